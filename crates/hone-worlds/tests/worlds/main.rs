@@ -1,0 +1,3 @@
+//! Properties that hold for every world, and the sandbox under attack.
+
+mod properties;
