@@ -9,6 +9,7 @@ pub mod error;
 pub mod model;
 pub mod network;
 pub mod params;
+pub mod reference;
 
 pub use adapter::{Adapter, LoraConfig};
 pub use batch::{Batch, Target};
