@@ -18,8 +18,8 @@ pub fn mix(seed: u64, label: &str) -> u64 {
 }
 
 /// One element of a slice that is never empty.
-pub(crate) fn pick<'a, T>(rng: &mut impl Rng, from: &'a [T]) -> &'a T {
-    &from[rng.random_range(0..from.len())]
+pub(crate) fn pick<T: Copy>(rng: &mut impl Rng, from: &[T]) -> T {
+    from[rng.random_range(0..from.len())]
 }
 
 /// Fisher-Yates shuffle, own so that the order does not depend on the version of `rand`.

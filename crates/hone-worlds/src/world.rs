@@ -3,9 +3,11 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::error::{Error, Result};
+use crate::seed::pick;
 
 /// A source of tasks with an exact oracle.
 pub trait World: fmt::Debug + Send + Sync {
@@ -53,6 +55,23 @@ pub trait Task: fmt::Debug + Send + Sync {
             None => ALL_RIGHT.to_string(),
             Some(flaw) => flaw.words(detail),
         }
+    }
+
+    /// What an answer is like, as named numbers that a person may care about.
+    ///
+    /// Every world has `score` (in `[0, 1]`) and `length` (words); some have more.
+    fn traits(&self, answer: &str) -> Vec<(&'static str, f64)> {
+        vec![("score", self.check(answer).score), ("length", answer.split_whitespace().count() as f64)]
+    }
+
+    /// What somebody of this skill in `[0, 1]` would answer: right at 1, mostly wrong at 0.
+    fn attempt(&self, skill: f64, rng: &mut ChaCha8Rng) -> String {
+        if rng.random::<f64>() < skill {
+            return self.reference();
+        }
+        let kinds = self.plantable();
+        let planted = self.plant(pick(rng, &kinds), rng);
+        planted.map_or_else(|_| self.reference(), |planted| planted.answer)
     }
 
     /// Kinds of error that can be planted in this very task, a subset of [`World::kinds`].
@@ -186,7 +205,7 @@ pub struct Planted {
 
 /// Every world at its default settings, in the order of the design's table.
 pub fn worlds() -> Vec<Box<dyn World>> {
-    vec![Box::new(crate::sums::Sums::default())]
+    vec![Box::new(crate::sums::Sums::default()), Box::new(crate::notes::Notes)]
 }
 
 /// The world with this id.

@@ -176,7 +176,7 @@ fn chain(settings: &Settings, rng: &mut ChaCha8Rng) -> (Plan, String) {
     let (mut value, mut text) = (first, plan::digits(first, settings.base));
     let mut steps: Vec<(Operand, Op, Operand)> = Vec::with_capacity(count);
     while steps.len() < count {
-        let mut op = *pick(rng, &signs);
+        let mut op = pick(rng, &signs);
         // A product that would leave the range of readable numbers becomes a sum, and so does a difference that
         // would need a number below `low`.
         if op == Op::Times && value.saturating_mul(settings.factor).abs() > 10_000_000 {

@@ -28,7 +28,7 @@ pub(super) fn plant(sum: &Sum, kind: &'static str, rng: &mut ChaCha8Rng) -> (Str
 /// A wrong result at `index`; later steps go on from it without further error.
 fn calculation(sum: &Sum, index: usize, rng: &mut ChaCha8Rng) -> Vec<Step> {
     let base = i64::from(sum.base);
-    let off = *pick(rng, &[-base, -2, -1, 1, 2, base]);
+    let off = pick(rng, &[-base, -2, -1, 1, 2, base]);
     sum.plan.follow(|at, step| {
         if at != index {
             return step;
