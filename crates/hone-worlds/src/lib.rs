@@ -15,6 +15,7 @@
 //! read. This crate knows no training method and no storage.
 
 pub mod error;
+pub mod lists;
 pub mod notes;
 pub mod roles;
 pub mod seed;
