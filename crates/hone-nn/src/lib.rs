@@ -6,10 +6,14 @@ pub mod adapter;
 pub mod batch;
 pub mod config;
 pub mod error;
+pub mod folder;
+pub mod loss;
 pub mod model;
 pub mod network;
 pub mod params;
 pub mod reference;
+pub mod sample;
+pub mod train;
 
 pub use adapter::{Adapter, LoraConfig};
 pub use batch::{Batch, Target};

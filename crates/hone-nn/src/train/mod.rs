@@ -6,8 +6,28 @@
 
 pub mod adamw;
 pub mod batches;
+pub mod checkpoint;
+pub mod ema;
+pub mod events;
+pub mod log;
 pub mod schedule;
 pub mod seed;
+mod tensors;
+pub mod trainer;
 
 pub use adamw::{AdamW, AdamWSettings, Decay};
+pub use ema::Ema;
+pub use log::RunLog;
 pub use schedule::{Decline, Schedule, Shape, WarmUp};
+pub use trainer::{StepReport, Trainer, TrainerSettings};
+
+use crate::model::{Model, Segment, Store};
+
+/// Weights of one trained tensor.
+pub(crate) fn segment_weights<'a>(model: &'a Model, segment: &Segment) -> &'a [f32] {
+    let store = match (segment.store, &model.adapter) {
+        (Store::Adapter, Some(adapter)) => &adapter.params.data,
+        _ => &model.params.data,
+    };
+    &store[segment.param.clone()]
+}
