@@ -157,7 +157,7 @@ pub(super) fn cache_bytes(config: &ModelConfig, shared: usize, total: usize, chu
         bytes.shared += shared * shape.bytes();
         // Under a window the shared blocks are left behind one by one while own ones take their place.
         let own =
-            if *window == None { total.div_ceil(BLOCK) - shared } else { total.div_ceil(BLOCK).min(held) };
+            if window.is_none() { total.div_ceil(BLOCK) - shared } else { total.div_ceil(BLOCK).min(held) };
         bytes.own += own * shape.bytes();
     }
     bytes

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 
 use super::cache::{Budget, Cache, cache_bytes};
 use super::crew::Crew;
-use super::decode::{Decoder, Feed, Scratch};
+use super::decode::{Decoder, Scratch};
 use super::error::SampleError;
 use super::request::{Completion, Event, Request};
 use super::sequence::{Chooser, Outcome, Sequence, Sink, Ticket};
@@ -311,10 +311,8 @@ impl Handle {
         if self.left == 0 {
             return None;
         }
-        let event = self
-            .events
-            .recv()
-            .unwrap_or_else(|_| Event::Failed(SampleError::Stopped { request: self.cancel.id }));
+        let event =
+            self.events.recv().unwrap_or(Event::Failed(SampleError::Stopped { request: self.cancel.id }));
         match event {
             Event::Token { .. } => {}
             Event::Done(_) => self.left -= 1,
@@ -507,7 +505,6 @@ impl Worker {
             feeds.push(feed);
             speakers.push(speaker);
         }
-        let _: &[Feed] = &feeds;
         let chooser = &mut self.chooser;
         let decoder = &shared.decoder;
         decoder.step(&mut self.scratch, &self.crew, &mut feeds, |feed, logits| {

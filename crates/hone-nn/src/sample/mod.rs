@@ -15,6 +15,8 @@ mod request;
 mod sampler;
 mod sequence;
 mod simd;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use constraint::{Constraint, TokenMask};

@@ -194,7 +194,7 @@ impl Branch {
     fn end(&mut self, ticket: &Ticket, finish: Finish) {
         self.said.text = match (&finish, &ticket.detokenize, &self.text) {
             (Finish::StopString(_), _, Some(text)) => Some(text.text().to_string()),
-            (_, Some(detokenize), _) => Some((detokenize.0)(spoken(&self.said.tokens, &finish))),
+            (_, Some(detokenize), _) => Some(detokenize.text(spoken(&self.said.tokens, &finish))),
             _ => None,
         };
         self.said.finish = finish;

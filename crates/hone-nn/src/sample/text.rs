@@ -3,9 +3,23 @@
 use std::fmt;
 use std::sync::Arc;
 
+type TextOf = dyn Fn(&[u32]) -> String + Send + Sync;
+
 /// Turns tokens into text.
 #[derive(Clone)]
-pub struct Detokenize(pub Arc<dyn Fn(&[u32]) -> String + Send + Sync>);
+pub struct Detokenize(Arc<TextOf>);
+
+impl Detokenize {
+    /// Wraps the function of a tokenizer. It is called often, with the last few tokens of a text, and must not fail.
+    pub fn new(detokenize: impl Fn(&[u32]) -> String + Send + Sync + 'static) -> Detokenize {
+        Detokenize(Arc::new(detokenize))
+    }
+
+    /// The text of some tokens.
+    pub fn text(&self, tokens: &[u32]) -> String {
+        (self.0)(tokens)
+    }
+}
 
 impl fmt::Debug for Detokenize {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -59,8 +73,8 @@ impl Text {
         if self.read == tokens.len() {
             return;
         }
-        let before = (self.detokenize.0)(&tokens[self.prefix..self.read]);
-        let after = (self.detokenize.0)(&tokens[self.prefix..]);
+        let before = self.detokenize.text(&tokens[self.prefix..self.read]);
+        let after = self.detokenize.text(&tokens[self.prefix..]);
         // A replacement character at the end is most often a character whose bytes are not all there yet.
         if let Some(new) = after.get(before.len()..)
             && (all || !new.is_empty() && !new.ends_with('\u{FFFD}'))
@@ -104,9 +118,9 @@ mod tests {
 
     /// Tokens are bytes.
     fn bytes() -> Detokenize {
-        Detokenize(Arc::new(|tokens| {
+        Detokenize::new(|tokens| {
             String::from_utf8_lossy(&tokens.iter().map(|&t| t as u8).collect::<Vec<_>>()).into_owned()
-        }))
+        })
     }
 
     fn feed(stops: &[&str], text: &str) -> (Vec<String>, Option<String>, Text) {
