@@ -6,6 +6,7 @@ pub mod adapter;
 pub mod batch;
 pub mod config;
 pub mod error;
+mod fused;
 pub mod folder;
 pub mod loss;
 pub mod model;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::adapter::Adapter;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use crate::fused::Cache;
 use crate::params::{Entry, Layout, Params, Places};
 
 /// Which buffer a trained tensor lies in.
@@ -44,13 +45,20 @@ pub struct Model {
     pub adapter: Option<Adapter>,
     /// Threads that share the work, at least 1.
     pub threads: usize,
+    /// Tokens that one thread takes through a pass at once. Larger chunks make larger matrix products and need more
+    /// memory; whole sequences are never cut.
+    pub chunk_tokens: usize,
     segments: Vec<Segment>,
+    /// Where the blocks of the gradient start that are added to as one.
+    blocks: Vec<usize>,
     /// Gradient place of each tensor of the base layout, if its group is trained.
     base_grads: Vec<Option<usize>>,
     /// Gradient place of the adapter's first element, if it is trained.
     adapter_grads: Option<usize>,
     /// `[trained elements]`, summed since [`Model::clear_gradient`]. Empty until first used.
     pub(crate) gradient: Vec<f32>,
+    /// Buffers and tables that outlive one pass.
+    pub(crate) cache: Cache,
 }
 
 impl Model {
@@ -85,10 +93,13 @@ impl Model {
             params,
             adapter: None,
             threads: std::thread::available_parallelism().map_or(1, |threads| threads.get()),
+            chunk_tokens: 768,
             segments: vec![],
+            blocks: vec![],
             base_grads: vec![],
             adapter_grads: None,
             gradient: vec![],
+            cache: Cache::default(),
         };
         model.set_trained(|_| true, true);
         model
@@ -122,12 +133,14 @@ impl Model {
             }
         }
         self.segments.clear();
+        self.blocks.clear();
         self.base_grads = vec![None; entries.len()];
         let mut total = 0;
         for group in groups {
             if !entries[group.clone()].iter().any(&base) {
                 continue;
             }
+            self.blocks.push(total);
             for index in group {
                 let entry = &entries[index];
                 self.base_grads[index] = Some(total);
@@ -147,6 +160,10 @@ impl Model {
         if let Some(attached) = self.adapter.as_ref().filter(|_| adapter) {
             self.adapter_grads = Some(total);
             for entry in attached.params.layout().entries() {
+                // The two factors of a site form one block.
+                if entry.name.ends_with("lora_A.weight") {
+                    self.blocks.push(total + entry.offset);
+                }
                 self.segments.push(Segment {
                     name: entry.name.clone(),
                     store: Store::Adapter,
@@ -184,6 +201,11 @@ impl Model {
     fn base_entries(&self) -> impl Iterator<Item = (&Entry, usize)> {
         let entries = self.params.layout().entries();
         entries.iter().zip(&self.base_grads).filter_map(|(entry, grad)| grad.map(|grad| (entry, grad)))
+    }
+
+    /// Where the blocks of the gradient start, ascending.
+    pub(crate) fn gradient_blocks(&self) -> &[usize] {
+        &self.blocks
     }
 
     /// Gradient place of the base tensor that starts at `offset`, if its group is trained.
