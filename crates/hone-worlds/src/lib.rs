@@ -18,6 +18,7 @@ pub mod error;
 pub mod lists;
 pub mod notes;
 pub mod roles;
+pub mod sandbox;
 pub mod seed;
 pub mod sums;
 pub mod world;
