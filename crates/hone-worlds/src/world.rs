@@ -31,6 +31,11 @@ pub trait World: fmt::Debug + Send + Sync {
     /// [`Error::Setting`] if the level is outside [`World::levels`].
     fn task(&self, level: u32, seed: u64) -> Result<Box<dyn Task>>;
 
+    /// Whether checking an answer runs a program, which takes milliseconds, not microseconds.
+    fn runs_programs(&self) -> bool {
+        false
+    }
+
     /// The level between the easiest and the hardest.
     fn middle(&self) -> u32 {
         let levels = self.levels();

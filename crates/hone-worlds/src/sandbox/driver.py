@@ -257,6 +257,8 @@ def serve_program(source, requests, replies):
 
 
 def run_script(source):
+    # The script's own folder comes first, as it would outside.
+    sys.path.insert(0, os.getcwd())
     try:
         load(source, "__main__")
     except SystemExit:
