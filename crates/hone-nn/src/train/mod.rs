@@ -10,9 +10,12 @@ pub mod checkpoint;
 pub mod ema;
 pub mod events;
 pub mod log;
+pub mod memory;
 pub mod schedule;
 pub mod seed;
 mod tensors;
+#[cfg(test)]
+mod tests;
 pub mod trainer;
 
 pub use adamw::{AdamW, AdamWSettings, Decay};

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::network::{LossValue, Want};
+use crate::network::{LossFn, LossValue, Network, Want};
 use crate::train::adamw::{AdamW, AdamWSettings, clip_scale, gradient_norm};
 use crate::train::batches::Position;
 use crate::train::ema::Ema;
@@ -186,6 +186,18 @@ impl Trainer {
         };
         self.run = Some((folder.to_path_buf(), log));
         Ok(())
+    }
+
+    /// One optimiser step on the sum of the losses of all `parts`. How a step is cut into parts changes nothing but
+    /// rounding, as long as the loss divides by counts of the whole step.
+    ///
+    /// Before any weight changes, the loss and the gradient are checked. If one is not finite the run stops here, and
+    /// the batch is written to the run's folder.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a step that has no target; [`Error::NotFinite`]; whatever the model or `loss` returns.
+    pub fn step(&mut self, parts: &[Batch], want: &Want, loss: &LossFn) -> Result<StepReport> {
+        self.step_with(parts, want, |model| model.accumulate(parts, want, loss))
     }
 
     pub(super) fn step_with(

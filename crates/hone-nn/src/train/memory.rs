@@ -1,0 +1,206 @@
+//! Whether a run fits, before it starts.
+//!
+//! What a step keeps is known beforehand: the decoder's buffers have fixed sizes per token. So the peak is added up
+//! from them, compared with what the machine has left, and a run that would be killed half-way is refused at once.
+
+use std::path::{Path, PathBuf};
+
+use crate::batch::Batch;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::params::Projection;
+use crate::train::trainer::TrainerSettings;
+
+/// The program itself, its threads' stacks and the packing buffers of matrix products.
+const PROGRAM: u64 = 24 << 20;
+
+/// Query rows that attention treats at once, twice over: `fused::attention`.
+const ATTENTION_ROWS: usize = 2 * 32;
+
+/// Logits that one chunk holds at once: `fused::head`.
+const LOGITS: usize = 1 << 23;
+
+const MIB: f64 = 1048576.0;
+
+/// Memory that is free to this process, and what bounds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes.
+    pub bytes: u64,
+    /// What says so: the machine, or the control group it runs in.
+    pub bound: String,
+}
+
+/// What this process may still take, plus what it already holds: the smaller of what the machine can give and what is
+/// left under every control group above the process. `None` where the system does not tell (not Linux).
+pub fn room() -> Option<Room> {
+    room_under(Path::new("/"))
+}
+
+/// [`room`] of the system whose files lie under `root`.
+fn room_under(root: &Path) -> Option<Room> {
+    let meminfo = std::fs::read_to_string(root.join("proc/meminfo")).ok()?;
+    let available = field(&meminfo, "MemAvailable:")? * 1024;
+    let status = std::fs::read_to_string(root.join("proc/self/status")).unwrap_or_default();
+    let resident = field(&status, "VmRSS:").unwrap_or(0) * 1024;
+    let mut room = Room { bytes: available + resident, bound: "MemAvailable of the machine".into() };
+    let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    for line in groups.lines() {
+        // `0::/path` of version 2, or `4:memory:/path` of version 1.
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let (mount, files, cache) = match controllers {
+            "" => ("sys/fs/cgroup", ["memory.max", "memory.current"], "inactive_file"),
+            _ if controllers.split(',').any(|controller| controller == "memory") => (
+                "sys/fs/cgroup/memory",
+                ["memory.limit_in_bytes", "memory.usage_in_bytes"],
+                "total_inactive_file",
+            ),
+            _ => continue,
+        };
+        let mount = root.join(mount);
+        let inside = PathBuf::from(path.trim_start_matches('/'));
+        // A limit of any group above binds too. Inside a container the path may not be there; the mount itself is.
+        for folder in inside.ancestors().map(|part| mount.join(part)) {
+            let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
+            let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
+            // `max`, the absence of a limit in version 2, is no number; in version 1 it is a huge one.
+            let (Some(limit), Some(used)) = (number(files[0]), number(files[1])) else { continue };
+            let cached = read("memory.stat").and_then(|stat| field(&stat, cache)).unwrap_or(0);
+            // What it holds of files can be dropped; what this process holds already is part of the estimate.
+            let bytes = limit.saturating_sub(used.saturating_sub(cached)).saturating_add(resident);
+            if bytes < room.bytes {
+                let bound = format!("the limit of {:.0} MiB in {}", limit as f64 / MIB, folder.display());
+                room = Room { bytes, bound };
+            }
+        }
+    }
+    Some(room)
+}
+
+/// The number after a name at the start of a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.split_whitespace().next() == Some(name))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// How much a step asks for at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Tokens of the largest part.
+    pub part_tokens: usize,
+    /// Tokens of the longest sequence.
+    pub longest: usize,
+    /// Targets of the part that has most.
+    pub part_targets: usize,
+    /// Parts per step.
+    pub parts: usize,
+    /// Tokens of all parts together.
+    pub step_tokens: usize,
+}
+
+impl Load {
+    /// What these parts ask for.
+    pub fn of(parts: &[Batch]) -> Load {
+        let most = |count: fn(&Batch) -> usize| parts.iter().map(count).max().unwrap_or(0);
+        Load {
+            part_tokens: most(|part| part.tokens().len()),
+            longest: most(Batch::longest),
+            part_targets: most(|part| part.targets().len()),
+            parts: parts.len(),
+            step_tokens: parts.iter().map(|part| part.tokens().len()).sum(),
+        }
+    }
+}
+
+/// Peak memory of a run, by what takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Estimate {
+    /// Names and bytes.
+    pub items: Vec<(&'static str, u64)>,
+}
+
+impl Estimate {
+    /// Bytes in all.
+    pub fn total(&self) -> u64 {
+        self.items.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Bytes of one item; 0 if there is none of that name.
+    pub fn of(&self, item: &str) -> u64 {
+        self.items.iter().filter(|(name, _)| *name == item).map(|(_, bytes)| bytes).sum()
+    }
+}
+
+/// Peak memory of training `model` with `settings` on steps of at most `load`, within a quarter either way.
+pub fn estimate(model: &Model, settings: &TrainerSettings, load: Load) -> Estimate {
+    let config = model.config();
+    let (d, f, v) = (config.hidden_size, config.intermediate_size, config.vocab_size);
+    let (query, kv) = (config.query_width(), config.kv_width());
+    let adapter = model.adapter.as_ref();
+    let trained = model.gradient_len();
+
+    // Buffers of a chunk that live from its forward to its backward pass, in numbers per token.
+    let head_norms = if config.qk_norm { query + kv + config.heads + config.kv_heads } else { 0 };
+    let layer = 2 * d + 2 + (query + 2 * kv) + head_norms + config.heads + query + 2 * f;
+    let kept = config.layers * layer + 2 * d + 1;
+    let parts_at_once = model.threads.clamp(1, load.parts.max(1));
+    let rows = parts_at_once * load.part_tokens;
+    let chunk = load.part_tokens.min(model.chunk_tokens.max(load.longest)).max(1);
+    let chunks = parts_at_once * load.part_tokens.div_ceil(chunk);
+    let threads = model.threads.clamp(1, chunks.max(1));
+    let targets = parts_at_once * load.part_targets;
+    let (logits, head) = if config.head.has_language() {
+        let held = load.part_targets.min(chunk).min((LOGITS / v).max(16));
+        (chunks * held * v + threads * v, targets * 2 * d)
+    } else {
+        (0, 0)
+    };
+
+    // Buffers of a thread, in numbers per token of a chunk.
+    let adapted_down = adapter.is_some_and(|adapter| adapter.config.targets.contains(&Projection::Down));
+    let widest = d.max(query).max(if adapted_down { f } else { 0 });
+    let low = adapter.map_or(0, |adapter| 2 * adapter.config.rank);
+    let embeds = model.gradient_place(model.places().embed).is_some();
+    let scratch = 3 * d + f + widest + (query + 2 * kv) + low + if embeds { d } else { 0 };
+    let scratch = threads * (chunk * scratch + ATTENTION_ROWS * load.longest);
+    let embed_rows = if embeds { load.step_tokens.min(v) * d } else { 0 };
+
+    let numbers = |count: usize| 4 * count as u64;
+    let adapter_weights = adapter.map_or(0, |adapter| adapter.params.data.len());
+    let items = [
+        ("weights", numbers(model.params.data.len() + adapter_weights)),
+        ("gradient", numbers(trained + embed_rows)),
+        ("optimiser moments", numbers(2 * trained)),
+        ("average of weights", if settings.ema_decay.is_some() { numbers(trained) } else { 0 }),
+        ("activations", numbers(rows * kept + head + scratch)),
+        ("logits", numbers(logits)),
+        ("program", PROGRAM),
+    ];
+    Estimate { items: items.into_iter().filter(|(_, bytes)| *bytes > 0).collect() }
+}
+
+/// Refuses a run that needs more than there is.
+///
+/// # Errors
+/// [`Error::Argument`] with both numbers, what takes most, and what to lower.
+pub fn check(estimate: &Estimate, room: &Room) -> Result<()> {
+    if estimate.total() <= room.bytes {
+        return Ok(());
+    }
+    let mut items = estimate.items.clone();
+    items.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    let list: Vec<String> =
+        items.iter().map(|(name, bytes)| format!("{name} {:.0}", *bytes as f64 / MIB)).collect();
+    let activations = estimate.of("activations") + estimate.of("logits");
+    let state =
+        estimate.of("gradient") + estimate.of("optimiser moments") + estimate.of("average of weights");
+    let advice = match estimate.of("weights").max(activations).max(state) {
+        most if most == activations => "take fewer tokens per part",
+        most if most == state => "train an adapter, or keep no average",
+        _ => "take a smaller model",
+    };
+    let needed =
+        format!("{:.0} MiB for this run ({} MiB): {advice}", estimate.total() as f64 / MIB, list.join(", "));
+    Err(Error::argument("memory", needed, format!("{:.0} MiB ({})", room.bytes as f64 / MIB, room.bound)))
+}
