@@ -5,6 +5,7 @@
 pub mod adapter;
 pub mod batch;
 pub mod config;
+pub mod encoder;
 pub mod error;
 mod fused;
 pub mod folder;
