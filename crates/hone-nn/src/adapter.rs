@@ -39,6 +39,14 @@ impl Default for LoraConfig {
     }
 }
 
+/// Highest rank; far above any use, and low enough that sizes cannot overflow.
+const MAX_RANK: usize = 1 << 16;
+
+/// PEFT's name of a factor, `A` or `B`.
+fn factor_name(layer: usize, projection: Projection, factor: &str) -> String {
+    format!("base_model.model.model.layers.{layer}.{}.lora_{factor}.weight", projection.path())
+}
+
 /// Where the two factors of one update lie in the adapter's buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Site {
@@ -65,8 +73,27 @@ impl Adapter {
     /// # Errors
     /// [`Error::Argument`] for a rank of 0, no target, or a layer the model does not have.
     pub fn new(config: LoraConfig, model: &ModelConfig, seed: u64) -> Result<Adapter> {
-        if config.rank == 0 {
-            return Err(Error::argument("rank", "at least 1", 0));
+        let layout = Adapter::layout(&config, model)?;
+        let mut adapter = Adapter::of_params(config, model, Params::zeros(Arc::new(layout)));
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        for entry in adapter.params.layout().clone().entries() {
+            if entry.name.ends_with("lora_A.weight") {
+                let bound = 1.0 / (entry.shape[1] as f32).sqrt();
+                for value in &mut adapter.params.data[entry.range()] {
+                    *value = rng.random_range(-bound..=bound);
+                }
+            }
+        }
+        Ok(adapter)
+    }
+
+    /// Names and shapes of an adapter's tensors.
+    ///
+    /// # Errors
+    /// As [`Adapter::new`].
+    pub(crate) fn layout(config: &LoraConfig, model: &ModelConfig) -> Result<Layout> {
+        if config.rank == 0 || config.rank > MAX_RANK {
+            return Err(Error::argument("rank", format!("a whole number from 1 to {MAX_RANK}"), config.rank));
         }
         if config.targets.is_empty() {
             return Err(Error::argument("target_modules", "at least one projection", "none"));
@@ -79,35 +106,31 @@ impl Adapter {
             ));
         }
         let mut tensors = vec![];
-        let mut sites = vec![[None; 7]; model.layers];
-        let mut offset = 0;
-        for (layer, sites) in sites.iter_mut().enumerate() {
+        for layer in 0..model.layers {
             if config.layers.as_ref().is_some_and(|layers| !layers.contains(&layer)) {
                 continue;
             }
-            for (index, projection) in Projection::ALL.into_iter().enumerate() {
-                if !config.targets.contains(&projection) {
-                    continue;
-                }
-                let (outputs, inputs) = projection.shape(model);
-                let stem = format!("base_model.model.model.layers.{layer}.{}", projection.path());
-                tensors.push((format!("{stem}.lora_A.weight"), vec![config.rank, inputs]));
-                tensors.push((format!("{stem}.lora_B.weight"), vec![outputs, config.rank]));
-                sites[index] = Some(Site { a: offset, b: offset + config.rank * inputs });
-                offset += config.rank * (inputs + outputs);
-            }
-        }
-        let mut params = Params::zeros(Arc::new(Layout::new(tensors)));
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        for entry in params.layout().clone().entries() {
-            if entry.name.ends_with("lora_A.weight") {
-                let bound = 1.0 / (entry.shape[1] as f32).sqrt();
-                for value in &mut params.data[entry.range()] {
-                    *value = rng.random_range(-bound..=bound);
+            for projection in Projection::ALL {
+                if config.targets.contains(&projection) {
+                    let (outputs, inputs) = projection.shape(model);
+                    tensors.push((factor_name(layer, projection, "A"), vec![config.rank, inputs]));
+                    tensors.push((factor_name(layer, projection, "B"), vec![outputs, config.rank]));
                 }
             }
         }
-        Ok(Adapter { config, params, sites })
+        Ok(Layout::new(tensors))
+    }
+
+    /// An adapter of given weights, laid out by [`Adapter::layout`].
+    pub(crate) fn of_params(config: LoraConfig, model: &ModelConfig, params: Params) -> Adapter {
+        let place = |layer, projection, factor| {
+            params.layout().get(&factor_name(layer, projection, factor)).map(|entry| entry.offset)
+        };
+        let site = |layer, projection| {
+            Some(Site { a: place(layer, projection, "A")?, b: place(layer, projection, "B")? })
+        };
+        let sites = (0..model.layers).map(|layer| Projection::ALL.map(|p| site(layer, p))).collect();
+        Adapter { config, params, sites }
     }
 
     /// Factor on every update.

@@ -46,6 +46,16 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// Several tensors of a folder cannot be used.
+    #[error("{}: {count} tensors cannot be used:{}", path.display(), listed(first, *count))]
+    Tensors {
+        /// The folder, or the file that all of them concern.
+        path: PathBuf,
+        /// The first of them, each an [`Error::Tensor`].
+        first: Vec<Error>,
+        /// How many there are.
+        count: usize,
+    },
     /// A weights file is not a whole safetensors file.
     #[error("{}: not a valid safetensors file: {problem}", path.display())]
     Weights {
@@ -98,6 +108,15 @@ pub enum Error {
     /// The tensor library refused an operation.
     #[error("tensor library: {0}")]
     Candle(#[from] candle_core::Error),
+}
+
+/// One line per error, and how many are not shown.
+fn listed(first: &[Error], count: usize) -> String {
+    let mut text: String = first.iter().map(|error| format!("\n  {error}")).collect();
+    if count > first.len() {
+        text += &format!("\n  and {} more", count - first.len());
+    }
+    text
 }
 
 impl Error {

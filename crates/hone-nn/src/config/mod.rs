@@ -13,6 +13,16 @@ pub use rope::{Rope, RopeScaling, RopeTable};
 
 use crate::error::{Error, Result};
 
+/// Largest vocabulary and width of anything, far above any model. With [`MAX_LAYERS`] it keeps the number of weights,
+/// and every product on the way to it, within 64 bits; what a folder claims is compared with its files afterwards.
+const MAX_WIDTH: usize = 1 << 24;
+
+/// Most heads of a layer.
+const MAX_HEADS: usize = 1 << 12;
+
+/// Most layers.
+const MAX_LAYERS: usize = 1 << 12;
+
 /// Families of decoder-only models that share this crate's decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
@@ -180,35 +190,38 @@ pub struct ModelConfig {
 }
 
 /// Reads fields of one JSON object and words the errors.
-struct Fields<'a> {
-    file: &'a str,
-    map: &'a Map<String, Value>,
+pub(crate) struct Fields<'a> {
+    pub(crate) file: &'a str,
+    pub(crate) map: &'a Map<String, Value>,
 }
 
 impl Fields<'_> {
-    fn error(&self, field: &str, needed: &str) -> Error {
+    pub(crate) fn error(&self, field: &str, needed: &str) -> Error {
         let got = self.map.get(field).map_or("nothing".to_string(), Value::to_string);
         Error::Config { file: self.file.into(), field: field.into(), needed: needed.into(), got }
     }
 
-    fn present(&self, field: &str) -> Option<&Value> {
+    pub(crate) fn present(&self, field: &str) -> Option<&Value> {
         self.map.get(field).filter(|value| !value.is_null())
     }
 
-    fn size(&self, field: &str, default: Option<usize>) -> Result<usize> {
-        let needed = "a whole number above 0";
+    pub(crate) fn size(&self, field: &str, default: Option<usize>) -> Result<usize> {
+        self.size_up_to(field, default, (1 << 31) - 1)
+    }
+
+    fn size_up_to(&self, field: &str, default: Option<usize>, most: usize) -> Result<usize> {
+        let needed = format!("a whole number from 1 to {most}");
         match self.present(field) {
-            None => default.ok_or_else(|| self.error(field, needed)),
-            // Bounded so that products of two sizes cannot overflow.
+            None => default.ok_or_else(|| self.error(field, &needed)),
             Some(value) => value
                 .as_u64()
-                .filter(|&size| size > 0 && size < 1 << 31)
+                .filter(|&size| size > 0 && size <= most as u64)
                 .map(|size| size as usize)
-                .ok_or_else(|| self.error(field, needed)),
+                .ok_or_else(|| self.error(field, &needed)),
         }
     }
 
-    fn float(&self, field: &str, default: f64) -> Result<f64> {
+    pub(crate) fn float(&self, field: &str, default: f64) -> Result<f64> {
         match self.present(field) {
             None => Ok(default),
             Some(value) => value
@@ -218,14 +231,14 @@ impl Fields<'_> {
         }
     }
 
-    fn flag(&self, field: &str, default: bool) -> Result<bool> {
+    pub(crate) fn flag(&self, field: &str, default: bool) -> Result<bool> {
         match self.present(field) {
             None => Ok(default),
             Some(value) => value.as_bool().ok_or_else(|| self.error(field, "true or false")),
         }
     }
 
-    fn text(&self, field: &str) -> Result<Option<&str>> {
+    pub(crate) fn text(&self, field: &str) -> Result<Option<&str>> {
         match self.present(field) {
             None => Ok(None),
             Some(value) => value.as_str().map(Some).ok_or_else(|| self.error(field, "a string")),
@@ -251,13 +264,7 @@ impl ModelConfig {
     /// [`Error::Io`], [`Error::Json`], or [`Error::Config`] naming the first field that cannot be used.
     pub fn from_folder(folder: &Path) -> Result<ModelConfig> {
         let path = folder.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-        let value: Value = serde_json::from_str(&text)
-            .map_err(|error| Error::Json { path: path.clone(), message: error.to_string() })?;
-        let Value::Object(map) = value else {
-            return Err(Error::Json { path, message: "needs a JSON object".into() });
-        };
-        ModelConfig::from_json(&path.display().to_string(), map)
+        ModelConfig::from_json(&path.display().to_string(), crate::folder::read_object(&path)?)
     }
 
     /// Reads a configuration that is already parsed; `file` is used in errors only.
@@ -285,15 +292,15 @@ impl ModelConfig {
             return Err(fields.error("quantization_config", "nothing: quantised weights are not supported"));
         }
 
-        let hidden_size = fields.size("hidden_size", None)?;
-        let heads = fields.size("num_attention_heads", None)?;
-        let layers = fields.size("num_hidden_layers", None)?;
-        let kv_heads = fields.size("num_key_value_heads", Some(heads))?;
+        let hidden_size = fields.size_up_to("hidden_size", None, MAX_WIDTH)?;
+        let heads = fields.size_up_to("num_attention_heads", None, MAX_HEADS)?;
+        let layers = fields.size_up_to("num_hidden_layers", None, MAX_LAYERS)?;
+        let kv_heads = fields.size_up_to("num_key_value_heads", Some(heads), MAX_HEADS)?;
         if heads % kv_heads != 0 {
             return Err(fields.error("num_key_value_heads", "a divisor of num_attention_heads"));
         }
         let head_dim = match fields.present("head_dim") {
-            Some(_) => fields.size("head_dim", None)?,
+            Some(_) => fields.size_up_to("head_dim", None, MAX_WIDTH / MAX_HEADS)?,
             None if hidden_size % heads == 0 => hidden_size / heads,
             None => return Err(fields.error("hidden_size", "a multiple of num_attention_heads")),
         };
@@ -316,9 +323,9 @@ impl ModelConfig {
         let config = ModelConfig {
             family,
             head: read_head(&fields, family)?,
-            vocab_size: fields.size("vocab_size", None)?,
+            vocab_size: fields.size_up_to("vocab_size", None, MAX_WIDTH)?,
             hidden_size,
-            intermediate_size: fields.size("intermediate_size", None)?,
+            intermediate_size: fields.size_up_to("intermediate_size", None, MAX_WIDTH)?,
             layers,
             heads,
             kv_heads,
@@ -466,7 +473,7 @@ fn read_head(fields: &Fields, family: Family) -> Result<Head> {
     let labels = match fields.present("id2label") {
         Some(Value::Object(names)) => names.len(),
         Some(_) => return Err(fields.error("id2label", "an object from label id to name")),
-        None => fields.size("num_labels", Some(2))?,
+        None => fields.size_up_to("num_labels", Some(2), MAX_WIDTH)?,
     };
     match kind {
         Some("ForCausalLM" | "Model") => Ok(Head::Language),
