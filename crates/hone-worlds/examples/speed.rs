@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (mut checked, started) = (0_u64, Instant::now());
         while started.elapsed() < Duration::from_secs(1) {
             for (answer, task) in &answers {
-                std::hint::black_box(task.check(answer));
+                std::hint::black_box(task.check(answer)?);
             }
             checked += answers.len() as u64;
         }

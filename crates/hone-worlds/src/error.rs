@@ -52,6 +52,10 @@ pub enum Error {
         problem: String,
     },
 
+    /// A program that could not be run.
+    #[error(transparent)]
+    Sandbox(#[from] crate::sandbox::SandboxError),
+
     /// A people file with a value that no simulated person can have.
     #[error("people: {name}: {field}: needs {needed}, got {got}")]
     People {

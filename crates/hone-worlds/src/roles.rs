@@ -4,6 +4,7 @@
 //! or labels with it must ask in the same words. All are short, so that a model of a few million parameters with a
 //! context of a few hundred characters can play every role.
 
+use crate::error::Result;
 use crate::world::{ALL_RIGHT, Task};
 
 /// What a model can be asked to do with a task.
@@ -63,8 +64,10 @@ pub fn verdict(text: &str) -> Option<bool> {
 }
 
 /// The true label of an answer.
-pub fn true_label(task: &dyn Task, answer: &str) -> &'static str {
-    if task.check(answer).right { YES } else { NO }
+/// # Errors
+/// As [`Task::check`].
+pub fn true_label(task: &dyn Task, answer: &str) -> Result<&'static str> {
+    Ok(if task.check(answer)?.right { YES } else { NO })
 }
 
 #[cfg(test)]

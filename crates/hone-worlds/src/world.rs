@@ -51,30 +51,33 @@ pub trait Task: fmt::Debug + Send + Sync {
     /// A right answer.
     fn reference(&self) -> String;
 
-    /// Judges an answer exactly. An answer of any shape gets a check, never an error.
-    fn check(&self, answer: &str) -> Check;
+    /// Judges an answer exactly. An answer of any shape gets a check.
+    /// # Errors
+    /// Only where a program is run and cannot be: [`Error::Sandbox`].
+    fn check(&self, answer: &str) -> Result<Check>;
 
     /// What is first wrong in the answer, in words. Right answers get [`ALL_RIGHT`] at every level of detail.
-    fn explain(&self, answer: &str, detail: Detail) -> String {
-        match self.check(answer).first() {
-            None => ALL_RIGHT.to_string(),
-            Some(flaw) => flaw.words(detail),
-        }
+    /// # Errors
+    /// As [`Task::check`].
+    fn explain(&self, answer: &str, detail: Detail) -> Result<String> {
+        Ok(self.check(answer)?.first().map_or_else(|| ALL_RIGHT.to_string(), |flaw| flaw.words(detail)))
     }
 
     /// What an answer is like, as named numbers that a person may care about.
     ///
     /// Every world has `score` (in `[0, 1]`) and `length` (words); some have more.
-    fn traits(&self, answer: &str) -> Vec<(&'static str, f64)> {
-        vec![("score", self.check(answer).score), ("length", answer.split_whitespace().count() as f64)]
+    /// # Errors
+    /// As [`Task::check`].
+    fn traits(&self, answer: &str) -> Result<Vec<(&'static str, f64)>> {
+        Ok(vec![("score", self.check(answer)?.score), ("length", answer.split_whitespace().count() as f64)])
     }
 
     /// What somebody of this skill in `[0, 1]` would answer: right at 1, mostly wrong at 0.
     fn attempt(&self, skill: f64, rng: &mut ChaCha8Rng) -> String {
-        if rng.random::<f64>() < skill {
+        let kinds = self.plantable();
+        if rng.random::<f64>() < skill || kinds.is_empty() {
             return self.reference();
         }
-        let kinds = self.plantable();
         let planted = self.plant(pick(rng, &kinds), rng);
         planted.map_or_else(|_| self.reference(), |planted| planted.answer)
     }
@@ -142,7 +145,7 @@ impl fmt::Display for Place {
 /// One error in an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flaw {
-    /// One of [`World::kinds`].
+    /// One of [`World::kinds`], or another that the world's documentation names.
     pub kind: &'static str,
     /// Where it is.
     pub place: Place,

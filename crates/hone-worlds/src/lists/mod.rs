@@ -142,6 +142,20 @@ impl List {
         ranked
     }
 
+    fn judge(&self, answer: &str) -> Check {
+        let Some(flaw) = self.first_flaw(answer) else { return Check::all_right() };
+        let ranked: Vec<f64> = self.ranked(answer).iter().map(|item| self.grade(item)).collect();
+        let ndcg = metrics::ndcg(&ranked, &self.grades(), self.items.len());
+        let best = self.grades().into_iter().fold(0.0, f64::max);
+        Check {
+            right: false,
+            score: ndcg.min(0.99),
+            well_formed: words(answer).next().is_some() && flaw.kind != "format",
+            result_right: ranked.first().is_some_and(|grade| *grade == best),
+            flaws: vec![flaw],
+        }
+    }
+
     /// The first flaw; later ones would depend on how the first is mended.
     fn first_flaw(&self, answer: &str) -> Option<Flaw> {
         let flaw = |kind, index, name: String, reason: &str, correction: String| {
@@ -236,32 +250,22 @@ impl Task for List {
         join(&self.best())
     }
 
-    fn check(&self, answer: &str) -> Check {
-        let Some(flaw) = self.first_flaw(answer) else { return Check::all_right() };
-        let ranked: Vec<f64> = self.ranked(answer).iter().map(|item| self.grade(item)).collect();
-        let ndcg = metrics::ndcg(&ranked, &self.grades(), self.items.len());
-        let best = self.grades().into_iter().fold(0.0, f64::max);
-        Check {
-            right: false,
-            score: ndcg.min(0.99),
-            well_formed: words(answer).next().is_some() && flaw.kind != "format",
-            result_right: ranked.first().is_some_and(|grade| *grade == best),
-            flaws: vec![flaw],
-        }
+    fn check(&self, answer: &str) -> Result<Check> {
+        Ok(self.judge(answer))
     }
 
-    fn traits(&self, answer: &str) -> Vec<(&'static str, f64)> {
+    fn traits(&self, answer: &str) -> Result<Vec<(&'static str, f64)>> {
         let ranked = self.ranked(answer);
         let grades: Vec<f64> = ranked.iter().map(|item| self.grade(item)).collect();
         let things: Vec<&str> = ranked.iter().map(|item| item.traits[1]).collect();
         let all = self.grades();
-        vec![
+        Ok(vec![
             ("score", metrics::ndcg(&grades, &all, all.len())),
             ("length", words(answer).count() as f64),
             ("recall", metrics::recall(&grades, &all, 2)),
             ("first", metrics::ndcg(&grades, &all, 1)),
             ("diversity", metrics::diversity(&things, 2)),
-        ]
+        ])
     }
 
     fn attempt(&self, skill: f64, rng: &mut ChaCha8Rng) -> String {
@@ -351,7 +355,7 @@ mod tests {
         );
         assert_eq!(list.grades(), [1.0, 0.0, 2.0]);
         assert_eq!(list.reference(), "c a b");
-        let said = |answer| list.explain(answer, Detail::Correction);
+        let said = |answer| list.explain(answer, Detail::Correction).unwrap();
         assert_eq!(said("c, a, b."), "all right");
         assert_eq!(said("c b a"), "b: order, fits less, use a");
         assert_eq!(said("c a"), "b: missing, not ranked, use b");
@@ -360,8 +364,8 @@ mod tests {
         assert_eq!(said("first c"), "first: format, not a letter, use letters");
         // Gains 3, 0, 1: DCG 3 + 1/2; ideal 3 + 1/log2 3.
         let expected = 3.5 / (3.0 + 1.0 / 3f64.log2());
-        assert!((list.check("c b a").score - expected).abs() < 1e-12);
-        assert!(list.check("c b a").result_right && !list.check("a c b").result_right);
+        assert!((list.judge("c b a").score - expected).abs() < 1e-12);
+        assert!(list.judge("c b a").result_right && !list.judge("a c b").result_right);
     }
 
     #[test]

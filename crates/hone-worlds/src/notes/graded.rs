@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::error::Result;
 use crate::seed::normal;
 use crate::world::Task;
 
@@ -32,10 +33,12 @@ impl Utility {
     }
 
     /// Utility of an answer, in units of its own weights.
-    pub fn of(&self, task: &dyn Task, answer: &str) -> f64 {
+    /// # Errors
+    /// As [`Task::check`].
+    pub fn of(&self, task: &dyn Task, answer: &str) -> Result<f64> {
         let weigh =
             |(name, value): &(&str, f64)| self.weights.get(*name).map_or(0.0, |weight| weight * value);
-        task.traits(answer).iter().map(weigh).sum()
+        Ok(task.traits(answer)?.iter().map(weigh).sum())
     }
 }
 
@@ -52,7 +55,15 @@ pub struct Graded {
 ///
 /// Labels are `1 / (1 + exp(-(u - mean u)))`, so only differences within a prompt count, as in a pairwise judge.
 /// Fewer answers come back only if the task has not enough different ones in `8 × count` attempts.
-pub fn graded(task: &dyn Task, count: usize, utility: &Utility, noise: f64, rng: &mut ChaCha8Rng) -> Graded {
+/// # Errors
+/// As [`Task::check`].
+pub fn graded(
+    task: &dyn Task,
+    count: usize,
+    utility: &Utility,
+    noise: f64,
+    rng: &mut ChaCha8Rng,
+) -> Result<Graded> {
     let mut answers: Vec<String> = Vec::with_capacity(count);
     for attempt in 0..8 * count {
         if answers.len() == count {
@@ -65,31 +76,32 @@ pub fn graded(task: &dyn Task, count: usize, utility: &Utility, noise: f64, rng:
             answers.push(answer);
         }
     }
-    let utilities: Vec<f64> =
-        answers.iter().map(|answer| utility.of(task, answer) + noise * normal(rng)).collect();
+    let utilities = answers
+        .iter()
+        .map(|answer| Ok(utility.of(task, answer)? + noise * normal(rng)))
+        .collect::<Result<Vec<f64>>>()?;
     let mean = utilities.iter().sum::<f64>() / utilities.len().max(1) as f64;
     let labels = utilities.iter().map(|utility| 1.0 / (1.0 + (mean - utility).exp())).collect();
-    Graded { answers, labels }
+    Ok(Graded { answers, labels })
 }
 
 /// A chosen and a rejected answer whose utilities differ by at least `margin`, or `None` after 32 attempts.
+/// # Errors
+/// As [`Task::check`].
 pub fn pair(
     task: &dyn Task,
     utility: &Utility,
     margin: f64,
     rng: &mut ChaCha8Rng,
-) -> Option<(String, String)> {
-    (0..32).find_map(|_| {
+) -> Result<Option<(String, String)>> {
+    for _ in 0..32 {
         let (first, second) = (task.attempt(0.6, rng), task.attempt(0.4, rng));
-        let gap = utility.of(task, &first) - utility.of(task, &second);
-        if gap.abs() < margin || first == second {
-            None
-        } else if gap > 0.0 {
-            Some((first, second))
-        } else {
-            Some((second, first))
+        let gap = utility.of(task, &first)? - utility.of(task, &second)?;
+        if gap.abs() >= margin && first != second {
+            return Ok(Some(if gap > 0.0 { (first, second) } else { (second, first) }));
         }
-    })
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -103,13 +115,13 @@ mod tests {
         let (utility, mut rng) = (Utility::common(), rng(5, "graded"));
         for seed in 0..50 {
             let note = Notes.note(4, seed).unwrap();
-            let list = graded(&note, 6, &utility, 0.0, &mut rng);
+            let list = graded(&note, 6, &utility, 0.0, &mut rng).unwrap();
             assert!(list.answers.len() >= 4, "{list:?}");
             for (one, a) in list.answers.iter().enumerate() {
                 for (two, b) in list.answers.iter().enumerate() {
-                    let order = utility.of(&note, a).total_cmp(&utility.of(&note, b));
+                    let (first, second) = (utility.of(&note, a).unwrap(), utility.of(&note, b).unwrap());
                     let labelled = list.labels[one].total_cmp(&list.labels[two]);
-                    assert!(order == labelled || (utility.of(&note, a) - utility.of(&note, b)).abs() < 1e-9);
+                    assert!(first.total_cmp(&second) == labelled || (first - second).abs() < 1e-9);
                 }
             }
         }
@@ -121,8 +133,8 @@ mod tests {
         let mut found = 0;
         for seed in 0..100 {
             let note = Notes.note(3, seed).unwrap();
-            if let Some((chosen, rejected)) = pair(&note, &utility, 0.5, &mut rng) {
-                assert!(utility.of(&note, &chosen) >= utility.of(&note, &rejected) + 0.5);
+            if let Some((chosen, rejected)) = pair(&note, &utility, 0.5, &mut rng).unwrap() {
+                assert!(utility.of(&note, &chosen).unwrap() >= utility.of(&note, &rejected).unwrap() + 0.5);
                 found += 1;
             }
         }

@@ -295,6 +295,20 @@ impl Note {
         flaws
     }
 
+    fn judge(&self, answer: &str) -> Check {
+        let flaws = self.flaws(answer);
+        let features = self.features(answer);
+        let met = features.iter().filter(|feature| feature.met).count();
+        let right = flaws.is_empty();
+        Check {
+            right,
+            score: if right { 1.0 } else { (met as f64 / features.len() as f64).min(0.99) },
+            well_formed: !answer.trim().is_empty() && answer.trim().lines().count() == 1,
+            result_right: features.iter().all(|feature| feature.met || !is_fact(feature.name)),
+            flaws,
+        }
+    }
+
     /// A note with this many random errors, which may undo each other.
     fn spoilt(&self, errors: usize, goodbye: bool, rng: &mut ChaCha8Rng) -> String {
         let mut draft = self.reference.clone();
@@ -338,27 +352,17 @@ impl Task for Note {
         self.reference.text()
     }
 
-    fn check(&self, answer: &str) -> Check {
-        let flaws = self.flaws(answer);
-        let features = self.features(answer);
-        let met = features.iter().filter(|feature| feature.met).count();
-        let right = flaws.is_empty();
-        Check {
-            right,
-            score: if right { 1.0 } else { (met as f64 / features.len() as f64).min(0.99) },
-            well_formed: !answer.trim().is_empty() && answer.trim().lines().count() == 1,
-            result_right: features.iter().all(|feature| feature.met || !is_fact(feature.name)),
-            flaws,
-        }
+    fn check(&self, answer: &str) -> Result<Check> {
+        Ok(self.judge(answer))
     }
 
-    fn traits(&self, answer: &str) -> Vec<(&'static str, f64)> {
+    fn traits(&self, answer: &str) -> Result<Vec<(&'static str, f64)>> {
         let said = words::words(answer);
         let count = |of: &[&str]| said.iter().filter(|word| of.contains(&word.text.as_str())).count() as f64;
         let features = self.features(answer);
         let met = features.iter().filter(|feature| feature.met).count() as f64;
         let facts = features.iter().filter(|feature| is_fact(feature.name) && feature.met).count() as f64;
-        vec![
+        Ok(vec![
             ("score", met / features.len() as f64),
             ("length", said.len() as f64),
             ("facts", facts / self.card.facts.len().max(1) as f64),
@@ -367,7 +371,7 @@ impl Task for Note {
             ("farewell", count(FAREWELLS)),
             ("emoji", words::emoji_spans(answer).len() as f64),
             ("rude", count(RUDE)),
-        ]
+        ])
     }
 
     fn attempt(&self, skill: f64, rng: &mut ChaCha8Rng) -> String {
@@ -423,7 +427,7 @@ mod tests {
     }
 
     fn said(answer: &str) -> String {
-        to_ann().explain(answer, Detail::Correction)
+        to_ann().explain(answer, Detail::Correction).unwrap()
     }
 
     #[test]
@@ -463,7 +467,7 @@ mod tests {
         let unmet: Vec<&str> = features.iter().filter(|feature| !feature.met).map(|f| f.name).collect();
         assert_eq!(unmet, ["place", "tone", "emoji", "polite"]);
         // Eight features: day, place, truth, greeting, tone, emoji, polite, length; four are met.
-        assert_eq!(to_ann().check(answer).score, 0.5);
+        assert_eq!(to_ann().judge(answer).score, 0.5);
         let marks: Vec<_> = (to_ann().marks(answer)).into_iter().map(|m| (m.start, m.end, m.label)).collect();
         assert_eq!(marks, [(0, 2, "good"), (8, 13, "rude"), (17, 23, "good"), (24, 26, "emoji")]);
     }
@@ -474,7 +478,7 @@ mod tests {
             let mut rng = rng(3, "attempts");
             let score = |seed| {
                 let note = Notes.note(3, seed).unwrap();
-                note.check(&note.attempt(skill, &mut rng)).score
+                note.judge(&note.attempt(skill, &mut rng)).score
             };
             (0..300).map(score).sum::<f64>() / 300.0
         };

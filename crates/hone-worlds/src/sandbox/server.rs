@@ -17,6 +17,8 @@ use super::{DISK, Job, Limits, Report, Sandbox, SandboxError, Verdict, filter};
 const DRIVER: &str = include_str!("driver.py");
 /// How long a server may take beyond a program's wall time: to start, fork, kill and clean up.
 const GRACE: Duration = Duration::from_secs(10);
+/// The limit counts other clock ticks than the report, some hundredths of a second apart.
+pub(super) const CPU_SLACK: f64 = 0.1;
 /// Largest frame that is read: output and verdict are limited well below it.
 const FRAME: usize = 64 << 20;
 
@@ -242,9 +244,10 @@ pub(super) fn environment(scratch: &std::path::Path) -> Vec<(&'static str, std::
     ]
 }
 
+/// Whether the kernel ended it for its processor time.
 fn used_up(raw: &Raw, limits: &Limits) -> bool {
-    // The kernel counts whole ticks; a hundredth is within them.
-    raw.cpu + 0.01 >= limits.cpu as f64
+    let killed = raw.status.is_some() && exit_status(raw.status) == -libc::SIGKILL;
+    killed && raw.cpu + CPU_SLACK >= limits.cpu as f64
 }
 
 /// The exit status, or the negative signal; −9 for a program that had to be killed.

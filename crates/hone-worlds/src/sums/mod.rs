@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::seed::{pick, rng};
-use crate::world::{Check, Detail, Flaw, Place, Planted, Task, World, expect_kind, expect_level};
+use crate::world::{ALL_RIGHT, Check, Detail, Flaw, Place, Planted, Task, World, expect_kind, expect_level};
 
 pub use plan::{Op, Operand, Plan, Step};
 
@@ -278,7 +278,7 @@ impl Sum {
 
     /// Index of the first wrong step, or `None` if the answer is right.
     pub fn first_wrong(&self, answer: &str) -> Option<usize> {
-        match self.check(answer).first()?.place {
+        match self.judge(answer).first()?.place {
             Place::Step(index) => Some(index),
             _ => None,
         }
@@ -308,8 +308,28 @@ impl Sum {
                 (false, _) => format!("step {}: {back}, no", index + 1),
             });
         }
-        said.push(self.explain(answer, Detail::Correction));
+        let judged = self.judge(answer);
+        said.push(
+            judged.first().map_or_else(|| ALL_RIGHT.to_string(), |flaw| flaw.words(Detail::Correction)),
+        );
         said.join("\n")
+    }
+
+    fn judge(&self, answer: &str) -> Check {
+        let written: Vec<_> = lines(answer).map(|line| (line, Step::parse(line, self.base))).collect();
+        let Some(flaw) = self.first_flaw(&written) else { return Check::all_right() };
+        let right_steps = match flaw.place {
+            Place::Step(index) => index as f64,
+            _ => 0.0,
+        };
+        let last = written.last().and_then(|(_, step)| step.as_ref());
+        Check {
+            right: false,
+            score: right_steps / (self.steps.len().max(written.len()) + 1) as f64,
+            well_formed: !written.is_empty() && written.iter().all(|(_, step)| step.is_some()),
+            result_right: last.is_some_and(|step| step.result == self.result()),
+            flaws: vec![flaw],
+        }
     }
 
     fn write(&self, steps: &[Step]) -> String {
@@ -375,21 +395,8 @@ impl Task for Sum {
         self.write(&self.steps)
     }
 
-    fn check(&self, answer: &str) -> Check {
-        let written: Vec<_> = lines(answer).map(|line| (line, Step::parse(line, self.base))).collect();
-        let Some(flaw) = self.first_flaw(&written) else { return Check::all_right() };
-        let right_steps = match flaw.place {
-            Place::Step(index) => index as f64,
-            _ => 0.0,
-        };
-        let last = written.last().and_then(|(_, step)| step.as_ref());
-        Check {
-            right: false,
-            score: right_steps / (self.steps.len().max(written.len()) + 1) as f64,
-            well_formed: !written.is_empty() && written.iter().all(|(_, step)| step.is_some()),
-            result_right: last.is_some_and(|step| step.result == self.result()),
-            flaws: vec![flaw],
-        }
+    fn check(&self, answer: &str) -> Result<Check> {
+        Ok(self.judge(answer))
     }
 
     fn plantable(&self) -> Vec<&'static str> {
@@ -421,7 +428,7 @@ mod tests {
     }
 
     fn said(answer: &str) -> String {
-        seven_plus_five().explain(answer, Detail::Correction)
+        seven_plus_five().explain(answer, Detail::Correction).unwrap()
     }
 
     #[test]
@@ -448,7 +455,7 @@ mod tests {
     #[test]
     fn each_level_of_detail_tells_more() {
         let sum = seven_plus_five();
-        let told: Vec<String> = Detail::ALL.map(|detail| sum.explain("7+5=13", detail)).to_vec();
+        let told: Vec<String> = Detail::ALL.map(|detail| sum.explain("7+5=13", detail).unwrap()).to_vec();
         assert_eq!(
             told,
             [
@@ -464,7 +471,7 @@ mod tests {
     #[test]
     fn result_may_be_right_by_a_wrong_way() {
         // 12*2=25 is wrong, 25-3=21 is wrong too, and the result is right.
-        let check = seven_plus_five().check("7+5=12\n12*2=25\n25-3=21");
+        let check = seven_plus_five().judge("7+5=12\n12*2=25\n25-3=21");
         assert!(!check.right && check.result_right && check.well_formed);
         // One right step of three, out of 3 + 1.
         assert_eq!(check.score, 0.25);

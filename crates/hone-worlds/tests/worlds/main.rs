@@ -1,5 +1,6 @@
 //! Properties that hold for every world, and the sandbox under attack.
 
 mod attacks;
+mod programs;
 mod properties;
 mod sandbox;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 /// Runs a property over every world, level and a few seeds around the drawn one.
 fn every_task(drawn: u64, mut property: impl FnMut(&dyn World, &dyn Task, u64)) {
-    for world in worlds() {
+    for world in worlds().into_iter().filter(|world| !world.runs_programs()) {
         for level in world.levels() {
             let task = world.task(level, drawn).expect("level within the world's own range");
             property(world.as_ref(), task.as_ref(), drawn);
@@ -19,11 +19,11 @@ proptest! {
     #[test]
     fn every_reference_passes(drawn in any::<u64>()) {
         every_task(drawn, |world, task, _| {
-            let check = task.check(&task.reference());
+            let check = task.check(&task.reference()).unwrap();
             assert!(check.right, "{}: {}\n{}\n{check:?}", world.id(), task.prompt(), task.reference());
             assert!(check.score == 1.0 && check.well_formed && check.result_right && check.flaws.is_empty());
             for detail in Detail::ALL {
-                assert_eq!(task.explain(&task.reference(), detail), "all right");
+                assert_eq!(task.explain(&task.reference(), detail).unwrap(), "all right");
             }
         });
     }
@@ -35,12 +35,12 @@ proptest! {
             for kind in task.plantable() {
                 let planted = task.plant(kind, &mut rng).expect("a plantable kind");
                 let shown = format!("{}: {}\n--\n{}\n--\n{planted:?}", world.id(), task.prompt(), planted.answer);
-                let check = task.check(&planted.answer);
+                let check = task.check(&planted.answer).unwrap();
                 assert!(!check.right && check.score < 1.0, "{shown}\n{check:?}");
                 let Flaw { kind: found, place, .. } = check.first().expect("a flaw");
                 assert_eq!((*found, *place), (kind, planted.place), "{shown}\n{check:?}");
                 for detail in Detail::ALL {
-                    let said = task.explain(&planted.answer, detail);
+                    let said = task.explain(&planted.answer, detail).unwrap();
                     assert_ne!(said, "all right", "{shown}");
                     let names_place = check.first().is_some_and(|flaw| said.contains(&called(flaw)));
                     assert!(detail == Detail::Verdict || names_place, "{shown}\n{said}");
@@ -53,7 +53,7 @@ proptest! {
     #[test]
     fn any_text_gets_a_check(drawn in any::<u64>(), answer in "[ -~\n🙂é]{0,60}") {
         every_task(drawn, |_, task, _| {
-            let check = task.check(&answer);
+            let check = task.check(&answer).unwrap();
             assert!((0.0..=1.0).contains(&check.score));
             assert_eq!(check.right, check.flaws.is_empty());
             assert_eq!(check.right, check.score == 1.0);
