@@ -6,11 +6,12 @@ use super::cache::{BLOCK, BlockShape, LayerCache};
 use super::simd::{PANEL, RowGroup, Tile, by_rows, exp_sum, largest, multiply};
 
 /// Attention of the query heads `[heads, head_dim]` of one token over the positions that it sees, itself included.
-/// Queries come scaled. `scores` is working memory.
+/// Queries come scaled. `scores` is working memory. `next` is what will be attended to after this.
 pub(super) fn attend(
     arch: Arch,
     shape: BlockShape,
     layer: &LayerCache,
+    next: Option<&LayerCache>,
     position: usize,
     queries: &[f32],
     scores: &mut Vec<f32>,
@@ -20,12 +21,13 @@ pub(super) fn attend(
     let width = (position / BLOCK + 1 - first_block) * BLOCK;
     let group = queries.len() / (shape.kv_heads * shape.head_dim);
     scores.resize(scores.len().max(group * width), 0.0);
-    arch.dispatch(Attend { shape, layer, position, first_block, width, group, queries, scores, y });
+    arch.dispatch(Attend { shape, layer, next, position, first_block, width, group, queries, scores, y });
 }
 
 struct Attend<'a> {
     shape: BlockShape,
     layer: &'a LayerCache,
+    next: Option<&'a LayerCache>,
     position: usize,
     first_block: usize,
     width: usize,
@@ -46,6 +48,7 @@ impl WithSimd for Attend<'_> {
             let mut group = HeadGroup {
                 shape: self.shape,
                 layer: self.layer,
+                next: self.next,
                 head,
                 position: self.position,
                 first_block: self.first_block,
@@ -63,6 +66,7 @@ impl WithSimd for Attend<'_> {
 struct HeadGroup<'a> {
     shape: BlockShape,
     layer: &'a LayerCache,
+    next: Option<&'a LayerCache>,
     head: usize,
     position: usize,
     first_block: usize,
@@ -82,8 +86,10 @@ impl<S: Simd> RowGroup<S> for HeadGroup<'_> {
         let blocks = self.width / BLOCK;
         for block in 0..blocks {
             let keys = self.layer.block(self.first_block + block).keys(self.shape, self.head);
+            let next = self.next.and_then(|next| next.held(block));
+            let ahead = next.map_or(&[][..], |next| next.keys(self.shape, self.head));
             for column in (0..PANEL).step_by(N * lanes) {
-                let tile = multiply(simd, queries, keys, column, zero);
+                let tile = multiply(simd, queries, keys, column, ahead, zero);
                 for (m, acc) in tile.iter().enumerate() {
                     let place = m * self.width + block * BLOCK + column;
                     let row = S::as_mut_simd_f32s(&mut self.scores[place..place + N * lanes]).0;
@@ -111,11 +117,19 @@ impl<S: Simd> RowGroup<S> for HeadGroup<'_> {
                 for block in 0..blocks {
                     let values =
                         self.layer.block(self.first_block + block).values(self.shape, self.head, panel);
+                    let next = self.next.and_then(|next| next.held(block));
+                    let ahead = next.map_or(&[][..], |next| next.values(self.shape, self.head, panel));
                     let start = block * BLOCK;
                     let rows = seen.start.max(start)..seen.end.min(start + BLOCK);
                     let weights = scores.map(|row| &row[rows.clone()]);
-                    tile =
-                        multiply(simd, weights, &values[rows.start - start..rows.end - start], column, tile);
+                    tile = multiply(
+                        simd,
+                        weights,
+                        &values[rows.start - start..rows.end - start],
+                        column,
+                        ahead,
+                        tile,
+                    );
                 }
                 for (m, acc) in tile.iter().enumerate() {
                     let start = (first + m) * dim + panel * PANEL + column;

@@ -103,6 +103,11 @@ impl LayerCache {
         &self.blocks[index - self.first]
     }
 
+    /// The block at `index` among those that are still held.
+    pub fn held(&self, index: usize) -> Option<&Block> {
+        self.blocks.get(index).map(|block| &**block)
+    }
+
     /// Drops blocks that no query at `position` or later sees.
     fn drop_before(&mut self, position: usize) {
         let keep = self.start(position) / BLOCK;

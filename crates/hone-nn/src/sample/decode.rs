@@ -191,8 +191,9 @@ impl Decoder {
             }
             let last = index + 1 == self.layers.len();
             let (mut row, mut kept) = (0, 0);
-            for feed in feeds.iter() {
+            for (place, feed) in feeds.iter().enumerate() {
                 let count = feed.tokens.len();
+                let next = feeds.get(place + 1).map(|feed| &feed.cache.layers[index]);
                 for t in if last { count - usize::from(feed.logits)..count } else { 0..count } {
                     if kept != row + t {
                         x.copy_within((row + t) * d..(row + t + 1) * d, kept * d);
@@ -201,6 +202,7 @@ impl Decoder {
                         arch,
                         shape,
                         &feed.cache.layers[index],
+                        next.filter(|_| t + 1 == count),
                         feed.cache.len() + t,
                         &qkv[(row + t) * width..][..q],
                         scores,

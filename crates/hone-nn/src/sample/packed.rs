@@ -95,13 +95,17 @@ impl WithSimd for Apply<'_> {
         for panel in panels {
             // The panel stays in the first-level cache while the rows pass by.
             let column = (panel - first_panel) * PANEL;
+            let count = x.len() / inputs;
+            let next = &packed.rows[(panel + 1) * inputs..];
             by_rows(
                 simd,
-                x.len() / inputs,
+                count,
                 &mut Panel {
                     x,
                     inputs,
                     rows: &packed.rows[panel * inputs..(panel + 1) * inputs],
+                    next: &next[..next.len().min(inputs)],
+                    share: inputs.div_ceil(count.div_ceil(8)),
                     bias: packed.bias.as_ref().map(|bias| &bias[panel]),
                     y,
                     width,
@@ -117,6 +121,9 @@ struct Panel<'a> {
     x: &'a [f32],
     inputs: usize,
     rows: &'a [Row],
+    /// What is left to fetch of the next panel, and how much of it each group of rows fetches.
+    next: &'a [Row],
+    share: usize,
     bias: Option<&'a Row>,
     y: &'a mut [f32],
     width: usize,
@@ -130,7 +137,9 @@ impl<S: Simd> RowGroup<S> for Panel<'_> {
         let x: [&[f32]; M] = std::array::from_fn(|m| &self.x[(first + m) * self.inputs..][..self.inputs]);
         for column in (0..PANEL).step_by(N * S::F32_LANES) {
             let zero: Tile<S, M, N> = [[simd.splat_f32s(0.0); N]; M];
-            let mut tile = multiply(simd, x, self.rows, column, zero);
+            let (ahead, next) = self.next.split_at(self.share.min(self.next.len()));
+            self.next = next;
+            let mut tile = multiply(simd, x, self.rows, column, ahead, zero);
             if let Some(bias) = self.bias {
                 let bias = S::as_simd_f32s(&bias.0[column..]).0;
                 for acc in &mut tile {

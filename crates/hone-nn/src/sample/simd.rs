@@ -21,19 +21,36 @@ impl Row {
 /// Accumulators of `M` rows by `N` registers.
 pub(super) type Tile<S, const M: usize, const N: usize> = [[<S as Simd>::f32s; N]; M];
 
+/// Asks for a row to be brought into the cache.
+#[inline(always)]
+fn prefetch(row: &Row) {
+    #[cfg(target_arch = "x86_64")]
+    for line in row.0.chunks_exact(16) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint about an address that a reference shows to be valid; part of every x86-64 processor.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = row;
+}
+
 /// `acc[m][n] + Σ_k x[m][k] · panel[k][column + n · lanes ..]`, added in the order of `k`. Each `x[m]` has one number
-/// per row of the panel.
+/// per row of the panel. Rows that will be needed next come `ahead`.
 #[inline(always)]
 pub(super) fn multiply<S: Simd, const M: usize, const N: usize>(
     simd: S,
     x: [&[f32]; M],
     panel: &[Row],
     column: usize,
+    ahead: &[Row],
     mut acc: Tile<S, M, N>,
 ) -> Tile<S, M, N> {
     // Slices of one common length let the compiler drop the bounds checks from the loop.
-    let x = x.map(|x| &x[..panel.len()]);
+    let x: [&[f32]; M] = std::array::from_fn(|m| &x[m][..panel.len()]);
     for (k, row) in panel.iter().enumerate() {
+        if let Some(row) = ahead.get(k) {
+            prefetch(row);
+        }
         let weights = S::as_simd_f32s(&row.0[column..column + N * S::F32_LANES]).0;
         for m in 0..M {
             let value = simd.splat_f32s(x[m][k]);
