@@ -143,7 +143,7 @@ def compare(work, options):
     peak = {name: rounds[-1][name]["peak_mib"] for name in workers}
     smaller = min(peak["eager"], peak["compiled"])
     row = dict(work=work, rival=rival, ratio=ratio, memory=peak["hone"] / smaller, rounds=options.rounds,
-               median={n: statistics.median(v) for n, v in rate.items()}, best=best, peak=peak, first_loss=losses)
+               estimated_mib=rounds[-1]["hone"]["estimated_mib"], median={n: statistics.median(v) for n, v in rate.items()}, best=best, peak=peak, first_loss=losses)
     print(json.dumps(row), flush=True)
     return row
 

@@ -1,8 +1,9 @@
 //! Speed and memory of training and scoring.
 //!
-//! `train_bench <train|score|lora> <0.7m|2.5m|50m|FOLDER> [batch] [length] [threads] [rounds|serve]`
+//! `train_bench <train|score|lora|products|adamw> <0.7m|2.5m|50m|FOLDER> [batch] [length] [threads] [rounds|serve]`
 //!
-//! Prints one JSON line per round: seconds of every step, losses, tokens per second, peak memory in MiB. With `serve`,
+//! `products` does nothing but the matrix products of a step's linear maps, the bound that `train` is measured against;
+//! `adamw` nothing but the optimiser's pass over 28 bytes per weight. Prints one JSON line per round: seconds of every step, losses, tokens per second, peak memory in MiB. With `serve`,
 //! a round begins when a line with its seconds comes in; `compare/engine.py` runs it so beside PyTorch.
 
 use std::io::BufRead;
@@ -10,7 +11,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use hone_nn::params::Projection;
-use hone_nn::train::{AdamWSettings, Decay, Trainer, TrainerSettings};
+use hone_nn::train::batches::parts;
+use hone_nn::train::memory::{self, Load};
+use hone_nn::train::{AdamW, AdamWSettings, Decay, Trainer, TrainerSettings};
 use hone_nn::{Adapter, Batch, LoraConfig, Model, ModelConfig, Network, Want, folder, loss};
 
 /// Tokens that are computed at once.
@@ -34,19 +37,26 @@ fn main() -> Anyhow<()> {
     };
     let (batch, length): (u64, u64) = (arg(2, shape.0).parse()?, arg(3, shape.1).parse()?);
     model.threads = arg(4, "2").parse()?;
-    let mut parts = vec![Batch::new()];
-    for b in 0..batch {
-        let vocab = model.config().vocab_size as u64;
-        let tokens: Vec<u32> =
-            (0..length).map(|t| ((b * 7919 + t * 104_729 + b * t * 31) % vocab) as u32).collect();
-        if parts[parts.len() - 1].tokens().len() + tokens.len() > PART && work != "score" {
-            parts.push(Batch::new());
+    let vocab = model.config().vocab_size as u64;
+    let sequence = |b: u64| (0..length).map(move |t| ((b * 7919 + t * 104_729 + b * t * 31) % vocab) as u32);
+    let lengths = vec![length as usize; batch as usize];
+    let bound = if work == "score" { usize::MAX } else { PART };
+    let parts = parts(&lengths, bound, if work == "score" { 1 } else { model.threads })?;
+    let batch = |items: Vec<usize>| {
+        let mut batch = Batch::new();
+        for item in items {
+            let tokens: Vec<u32> = sequence(item as u64).collect();
+            batch.push(&tokens, 1..tokens.len());
         }
-        if let Some(part) = parts.last_mut() {
-            part.push(&tokens, 1..tokens.len());
-        }
+        batch
+    };
+    let parts: Vec<Batch> = parts.into_iter().map(batch).collect();
+    let trainer = trainer(model, work)?;
+    let adamw = AdamW::new(AdamWSettings::default(), &trainer.model)?;
+    let mut bench = Bench { parts, work: work.to_string(), trainer, adamw, buffers: vec![] };
+    if work == "adamw" {
+        bench.train()?;
     }
-    let mut bench = Bench { parts, work: work.to_string(), trainer: trainer(model, work)? };
     match arg(5, "3") {
         "serve" => {
             for line in std::io::stdin().lock().lines() {
@@ -57,6 +67,10 @@ fn main() -> Anyhow<()> {
             bench.round(0.0)?;
             for _ in 0..rounds.parse()? {
                 bench.round(3.0)?;
+            }
+            if let Some(estimated) = bench.estimated_mib().filter(|mib| (peak_mib() / mib - 1.0).abs() > 0.25)
+            {
+                return Err(format!("peak {:.0} MiB, estimated {estimated:.0} MiB", peak_mib()).into());
             }
         }
     }
@@ -85,6 +99,8 @@ struct Bench {
     parts: Vec<Batch>,
     work: String,
     trainer: Trainer,
+    adamw: AdamW,
+    buffers: Vec<Buffers>,
 }
 
 impl Bench {
@@ -106,6 +122,7 @@ impl Bench {
             "tokens_per_second": tokens as f64 / sorted[sorted.len() / 2],
             "best_tokens_per_second": tokens as f64 / sorted[0],
             "peak_mib": peak_mib(),
+            "estimated_mib": self.estimated_mib(),
             "seconds": times,
             "losses": losses,
         });
@@ -113,16 +130,131 @@ impl Bench {
         Ok(())
     }
 
+    /// What the peak should be, where a step is taken.
+    fn estimated_mib(&self) -> Option<f64> {
+        let estimate = memory::estimate(&self.trainer.model, self.trainer.settings(), Load::of(&self.parts));
+        (self.work == "train" || self.work == "lora").then_some(estimate.total() as f64 / 1_048_576.0)
+    }
+
+    /// Returns the loss, or 0 where there is none.
     fn step(&mut self) -> Anyhow<f64> {
-        let targets: usize = self.parts.iter().map(|part| part.targets().len()).sum();
-        if self.work == "score" {
-            let outputs = self.trainer.model.evaluate(&self.parts[0], &Want::default())?;
-            return Ok(loss::scalar(&loss::cross_entropy(&outputs.logps, None, targets as f64)?)?);
+        match self.work.as_str() {
+            "score" => {
+                let targets = self.parts[0].targets().len() as f64;
+                let outputs = self.trainer.model.evaluate(&self.parts[0], &Want::default())?;
+                Ok(loss::scalar(&loss::cross_entropy(&outputs.logps, None, targets)?)?)
+            }
+            "adamw" => {
+                self.adamw.update(&mut self.trainer.model, 1e-3, 1.0)?;
+                Ok(0.0)
+            }
+            "products" => {
+                self.products();
+                Ok(0.0)
+            }
+            _ => self.train(),
         }
+    }
+
+    fn train(&mut self) -> Anyhow<f64> {
+        let targets: usize = self.parts.iter().map(|part| part.targets().len()).sum();
         let mean = |_: usize, outputs: &hone_nn::Outputs| {
             Ok(loss::cross_entropy(&outputs.logps, None, targets as f64)?.into())
         };
         Ok(self.trainer.step(&self.parts, &Want::default(), &mean)?.loss)
+    }
+
+    /// The products of all linear maps, forward and twice backward, with parts shared out as in training.
+    fn products(&mut self) {
+        let model = &self.trainer.model;
+        let config = model.config();
+        let (d, f, q) = (config.hidden_size, config.intermediate_size, config.query_width());
+        let layer = [(d, q + 2 * config.kv_width()), (q, d), (d, 2 * f), (f, d)];
+        let maps: Vec<(usize, usize)> =
+            (0..config.layers).flat_map(|_| layer).chain([(d, config.vocab_size)]).collect();
+        let widest = maps.iter().map(|&(inputs, outputs)| inputs.max(outputs)).max().unwrap_or(0);
+        let fresh = || Buffers {
+            ones: vec![1.0; PART * widest],
+            result: vec![0.0; PART * widest],
+            gradient: vec![0.0; model.params.data.len()],
+        };
+        self.buffers.resize_with(model.threads, fresh);
+        let queue = std::sync::Mutex::new(self.parts.iter());
+        let run = |Buffers { ones, result, gradient }: &mut Buffers| {
+            while let Some(part) = queue.lock().ok().and_then(|mut queue| queue.next()) {
+                let n = part.tokens().len();
+                let mut at = 0;
+                for &(inputs, outputs) in &maps {
+                    // Tied output embeddings come first in the buffer.
+                    let place = if at + inputs * outputs <= gradient.len() { at } else { 0 };
+                    at = place + inputs * outputs;
+                    let w = &model.params.data[place..at];
+                    product(
+                        (n, outputs, inputs),
+                        (ones, inputs, 1),
+                        (w, 1, inputs),
+                        (result, outputs),
+                        false,
+                    );
+                    product(
+                        (n, inputs, outputs),
+                        (ones, outputs, 1),
+                        (w, inputs, 1),
+                        (result, inputs),
+                        false,
+                    );
+                    let dw = (&mut gradient[place..at], inputs);
+                    product((outputs, inputs, n), (ones, 1, outputs), (ones, inputs, 1), dw, true);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for buffers in &mut self.buffers {
+                scope.spawn(|| run(buffers));
+            }
+        });
+    }
+}
+
+/// What one thread of `products` works on: an own place for weight gradients, since the bound knows no waiting.
+struct Buffers {
+    ones: Vec<f32>,
+    result: Vec<f32>,
+    gradient: Vec<f32>,
+}
+
+/// `c [+]= a b` of shape `(m, n, k)`; factors with the strides of their rows and columns.
+fn product(
+    (m, n, k): (usize, usize, usize),
+    (a, a_row, a_column): (&[f32], usize, usize),
+    (b, b_row, b_column): (&[f32], usize, usize),
+    (c, c_row): (&mut [f32], usize),
+    add: bool,
+) {
+    assert!(a.len() >= m * k && b.len() >= k * n && c.len() >= m * n);
+    // SAFETY: the slices hold at least as many numbers as the dense shapes address.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            1,
+            c_row as isize,
+            add,
+            a.as_ptr(),
+            a_column as isize,
+            a_row as isize,
+            b.as_ptr(),
+            b_column as isize,
+            b_row as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
     }
 }
 

@@ -204,3 +204,109 @@ pub fn check(estimate: &Estimate, room: &Room) -> Result<()> {
         format!("{:.0} MiB for this run ({} MiB): {advice}", estimate.total() as f64 / MIB, list.join(", "));
     Err(Error::argument("memory", needed, format!("{:.0} MiB ({})", room.bytes as f64 / MIB, room.bound)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::{Adapter, LoraConfig};
+    use crate::config::ModelConfig;
+
+    fn write(root: &Path, file: &str, text: &str) {
+        let path = root.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    fn machine(cgroup: &str) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "proc/meminfo", "MemTotal: 9000 kB\nMemAvailable:    4000 kB\n");
+        write(root.path(), "proc/self/status", "Name:\tx\nVmRSS:\t    500 kB\n");
+        write(root.path(), "proc/self/cgroup", cgroup);
+        root
+    }
+
+    #[test]
+    fn the_tightest_limit_binds() {
+        // 4000 + 500 kB of the machine.
+        let root = machine("0::/a/b\n");
+        assert_eq!(room_under(root.path()).unwrap().bytes, 4500 * 1024);
+        write(root.path(), "sys/fs/cgroup/a/b/memory.max", "max\n");
+        write(root.path(), "sys/fs/cgroup/a/b/memory.current", "1000\n");
+        assert_eq!(room_under(root.path()).unwrap().bytes, 4500 * 1024);
+        // The group above: limit 2,000,000, used 900,000 of which 100,000 can be dropped, 512,000 are ours.
+        write(root.path(), "sys/fs/cgroup/a/memory.max", "2000000\n");
+        write(root.path(), "sys/fs/cgroup/a/memory.current", "900000\n");
+        write(root.path(), "sys/fs/cgroup/a/memory.stat", "anon 5\ninactive_file 100000\n");
+        let room = room_under(root.path()).unwrap();
+        assert_eq!(room.bytes, 2_000_000 - 800_000 + 512_000);
+        assert!(room.bound.starts_with("the limit of 2 MiB in ") && room.bound.ends_with("sys/fs/cgroup/a"));
+
+        let root = machine("5:devices:/\n4:cpu,memory:/job/7\n");
+        write(root.path(), "sys/fs/cgroup/memory/job/7/memory.limit_in_bytes", "9223372036854771712\n");
+        write(root.path(), "sys/fs/cgroup/memory/job/7/memory.usage_in_bytes", "100\n");
+        assert_eq!(room_under(root.path()).unwrap().bytes, 4500 * 1024);
+        // In a container the mount shows the own group at its top.
+        write(root.path(), "sys/fs/cgroup/memory/memory.limit_in_bytes", "1000000\n");
+        write(root.path(), "sys/fs/cgroup/memory/memory.usage_in_bytes", "400000\n");
+        assert_eq!(room_under(root.path()).unwrap().bytes, 600_000 + 512_000);
+        assert!(room_under(&root.path().join("nothing")).is_none());
+    }
+
+    fn load(part_tokens: usize, parts: usize) -> Load {
+        Load { part_tokens, longest: 96, part_targets: part_tokens, parts, step_tokens: part_tokens * parts }
+    }
+
+    #[test]
+    fn weights_and_state_are_counted_exactly() {
+        let config = ModelConfig::llama(1024, 192, 6, 6, 2, 512);
+        // Embedding 1024 · 192; a layer: norms 384, qkv 320 · 192, out 192 · 192, three of 512 · 192; last norm 192.
+        let count: u64 = 1024 * 192 + 6 * (384 + 320 * 192 + 192 * 192 + 3 * 512 * 192) + 192;
+        let mut model = Model::random(config, 0);
+        model.threads = 2;
+        let settings = TrainerSettings { ema_decay: Some(0.9), ..Default::default() };
+        let full = estimate(&model, &settings, load(768, 8));
+        assert_eq!(full.of("weights"), 4 * count);
+        assert_eq!(full.of("optimiser moments"), 8 * count);
+        assert_eq!(full.of("average of weights"), 4 * count);
+        // All 1024 tokens may occur in 6144.
+        assert_eq!(full.of("gradient"), 4 * (count + 1024 * 192));
+        // Two threads hold 768 targets each, and a row of logits.
+        assert_eq!(full.of("logits"), 4 * (2 * 768 * 1024 + 2 * 1024));
+        assert_eq!(full.total(), full.items.iter().map(|(_, bytes)| bytes).sum::<u64>());
+
+        model.attach(Adapter::new(LoraConfig::default(), model.config(), 1).unwrap());
+        let adapter = estimate(&model, &TrainerSettings::default(), load(768, 8));
+        // Rank 8 on query 192 → 192 and value 192 → 64, in six layers.
+        let own = 6 * 8 * (192 + 192 + 192 + 64);
+        assert_eq!(adapter.of("gradient"), 4 * own);
+        assert_eq!(adapter.of("weights"), 4 * (count + own));
+    }
+
+    #[test]
+    fn activations_grow_with_what_is_held_at_once() {
+        let mut model = Model::random(ModelConfig::llama(1024, 192, 6, 6, 2, 512), 0);
+        let mut of = |threads, part_tokens, parts| {
+            model.threads = threads;
+            estimate(&model, &TrainerSettings::default(), load(part_tokens, parts)).of("activations") as f64
+        };
+        let one = of(1, 768, 8);
+        assert_eq!(of(1, 768, 100), one);
+        assert_eq!(of(2, 768, 8), 2.0 * one);
+        assert_eq!(of(2, 768, 1), one);
+        // One part of 6144 tokens keeps eight chunks, on the scratch buffers of one or two threads.
+        let whole = of(1, 6144, 1);
+        assert!(whole > 6.0 * one && whole < 8.0 * one);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_numbers() {
+        let estimate =
+            Estimate { items: vec![("weights", 10 << 20), ("activations", 70 << 20), ("logits", 5 << 20)] };
+        let room = |mib: u64| Room { bytes: mib << 20, bound: "MemAvailable of the machine".into() };
+        check(&estimate, &room(85)).unwrap();
+        let message = check(&estimate, &room(84)).unwrap_err().to_string();
+        let expected = "`memory`: needs 85 MiB for this run (activations 70, weights 10, logits 5 MiB): \
+                        take fewer tokens per part, got 84 MiB (MemAvailable of the machine)";
+        assert_eq!(message, expected);
+    }
+}
