@@ -111,9 +111,6 @@ impl Decoder {
                 );
             }
         }
-        if let Some(k) = want.top.filter(|&k| k > config.vocab_size) {
-            return refuse("top", format!("at most {}", config.vocab_size), k.to_string());
-        }
         let given = match access.inputs {
             Inputs::Tokens => return Ok(()),
             Inputs::Embeddings(given) => (given, vec![rows, config.hidden_size]),
@@ -272,7 +269,7 @@ impl Pass<'_> {
             let vocab = self.decoder.config.vocab_size;
             outputs.distributions = if want.distributions { Some(empty(vocab)?) } else { None };
             outputs.candidates = want.candidates.as_ref().map(|c| empty(c.per_target)).transpose()?;
-            outputs.top = want.top.map(|k| Top { per_target: k, tokens: vec![], logps: vec![] });
+            outputs.top = want.top.map(|k| Top { per_target: k.min(vocab), tokens: vec![], logps: vec![] });
             return Ok(());
         }
         let rows: Vec<u32> = targets.iter().map(|target| target.row).collect();
@@ -297,7 +294,7 @@ impl Pass<'_> {
                 outputs.entropies = Some((logps.exp()? * &logps)?.sum(1)?.neg()?);
             }
             if let Some(k) = want.top {
-                outputs.top = Some(top(&logps, k)?);
+                outputs.top = Some(top(&logps, k.min(logits.dim(1)?))?);
             }
             if want.distributions {
                 outputs.distributions = Some(logps);

@@ -21,7 +21,6 @@ use candle_core::{DType, Device, Tensor, Var};
 
 pub use access::{Access, Hook, HookPoint, Inputs, Trace};
 pub use adamw::AdamW;
-pub(crate) use ragged::softmax;
 
 use crate::batch::Batch;
 use crate::config::ModelConfig;

@@ -155,7 +155,7 @@ fn mask(length: usize, window: Option<usize>, device: &Device) -> Result<Tensor>
 }
 
 /// Softmax over the last dimension, of operations that all have a backward pass.
-pub(crate) fn softmax(scores: &Tensor) -> Result<Tensor> {
+pub(super) fn softmax(scores: &Tensor) -> Result<Tensor> {
     // The maximum only guards against overflow; the result does not depend on it, so no gradient runs through it.
     let powers = scores.broadcast_sub(&scores.detach().max_keepdim(D::Minus1)?)?.exp()?;
     Ok(powers.broadcast_div(&powers.sum_keepdim(D::Minus1)?)?)

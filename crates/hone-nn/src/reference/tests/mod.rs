@@ -1,3 +1,4 @@
+mod fused;
 mod transformers;
 
 use std::cell::RefCell;
@@ -6,10 +7,11 @@ use candle_core::{DType, Device, Tensor, Var};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::ragged::softmax;
 use super::*;
 use crate::adapter::{Adapter, LoraConfig};
 use crate::config::{Head, RopeScaling};
-use crate::network::Candidates;
+use crate::network::{Candidates, Loss};
 use crate::params::{Projection, fill_normal};
 use crate::train::AdamWSettings;
 
@@ -472,7 +474,6 @@ fn what_is_not_there_is_refused_by_name() {
     assert_eq!(want(&|w| w.hidden = vec![3]), "`hidden`: needs states up to 2, got 3");
     assert_eq!(want(&|w| w.temperature = 0.0), "`temperature`: needs a finite number above 0, got 0");
     assert_eq!(want(&|w| w.scores = true), "`scores`: needs a whole pass through a score head, got none");
-    assert_eq!(want(&|w| w.top = Some(14)), "`top`: needs at most 13, got 14");
     let few = Some(Candidates { per_target: 2, tokens: vec![1] });
     assert_eq!(want(&|w| w.candidates = few.clone()), "candidates: needs shape [11, 2], got [1]");
     let wrong = Tensor::zeros((15, 9), DType::F32, &Device::Cpu).unwrap();
