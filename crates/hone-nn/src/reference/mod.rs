@@ -4,7 +4,14 @@
 //! model: other inputs than tokens, hooks on activations, attention probabilities ([`Decoder::forward_with`]). Every
 //! operation has a backward pass; candle's own fused norm, rotary and softmax operations do not.
 //!
-//! On the CPU it is several times slower than the fused code and holds all logits of a part at once.
+//! On the CPU it is several times slower than the fused code and holds all logits of a part at once. Attention holds
+//! all scores of a layer, so memory grows with the square of the longest sequence; and candle computes gradients of
+//! frozen weights too before dropping them, so training an adapter here saves optimiser state rather than time.
+//!
+//! # CUDA
+//! The feature `cuda` lets [`device`] name a GPU; nothing else changes. Building it needs the CUDA toolkit: the build
+//! scripts of candle-kernels and cudarc call nvcc. Without the toolkit the Rust code still type-checks in whole, by
+//! `crates/hone-nn/cuda-check.sh`, which puts a stand-in for nvcc in its place.
 
 mod access;
 mod adamw;
