@@ -17,6 +17,7 @@
 pub mod error;
 pub mod lists;
 pub mod notes;
+pub mod people;
 pub mod programs;
 pub mod roles;
 pub mod sandbox;

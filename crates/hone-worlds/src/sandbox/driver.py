@@ -613,6 +613,9 @@ def watch(job, program, readers, deadline):
                 over = over or budget < 0
                 done = done or over
             kept[name].append(data)
+    if b'"ended": true' in b"".join(kept.get("verdict", [])):
+        # Its pipes close a moment before it is gone; its own end is the better account than our signal.
+        select.select([end], [], [], 0.5)
     os.close(end)
     return kept, over, timed_out, budget
 

@@ -213,7 +213,7 @@ pub(super) fn program_filters() -> Result<Vec<BpfProgram>, String> {
     let no_address = when(4, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?;
     rules.insert(libc::SYS_sendto, vec![no_address]);
     // Terminals and network devices are out of reach; these are what a C library asks of a file.
-    let asks = [libc::TCGETS as u64, libc::FIONREAD as u64, libc::FIOCLEX as u64, libc::FIONBIO as u64];
+    let asks = [libc::TCGETS, libc::FIONREAD, libc::FIOCLEX, libc::FIONBIO];
     let asks = asks.map(|ask| when(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, ask));
     rules.insert(libc::SYS_ioctl, asks.into_iter().collect::<Result<_, _>>()?);
     // Naming a thread and reading own state; never the signal that follows the server's death, nor dumps.

@@ -143,3 +143,25 @@ fn impossible_limits_are_refused() {
         "sandbox: limit cpu: needs at least 1 s, got 0"
     );
 }
+
+#[test]
+fn threads_share_one_sandbox() {
+    let sandbox = open(Limits::default());
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let sandbox = &sandbox;
+            scope.spawn(move || {
+                for turn in 0..5 {
+                    // Each program knows a number that no other does, so a verdict on another's would show.
+                    let number = thread * 100 + turn;
+                    let job = Job {
+                        program: format!("def f(): return {number}"),
+                        tests: vec![format!("assert f() == {number}")],
+                        ..Job::default()
+                    };
+                    assert_eq!(sandbox.judge(&job).expect("the server runs").verdict, Verdict::Passed);
+                }
+            });
+        }
+    });
+}
