@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::tensors::TensorFiles;
+use super::tensors::{Stored, TensorFiles};
 use super::{Problems, tensor_error};
 use crate::config::{Head, ModelConfig};
 use crate::error::Result;
@@ -117,11 +117,7 @@ fn load(
         }
     }
     if tied_copy && let Some(stored) = files.get(LM_HEAD) {
-        check_tied(
-            files,
-            stored.shape == [config.vocab_size, config.hidden_size],
-            params.tensor(EMBEDDING)?,
-        )?;
+        check_tied(files, stored, &[config.vocab_size, config.hidden_size], params.tensor(EMBEDDING)?)?;
     }
     Ok(Loaded { model: Model::new(config, params)?, new })
 }
@@ -139,14 +135,14 @@ fn same_kind(stored: Head, wanted: Head, name: &str) -> bool {
 }
 
 /// A tied model may carry its output embeddings a second time, but not different ones.
-fn check_tied(files: &TensorFiles, same_shape: bool, embedding: &[f32]) -> Result<()> {
-    let mut equal = same_shape;
-    if same_shape {
+fn check_tied(files: &TensorFiles, stored: &Stored, shape: &[usize], embedding: &[f32]) -> Result<()> {
+    let mut equal = stored.shape == shape;
+    if equal {
         files.visit(LM_HEAD, |start, values| equal &= embedding[start..start + values.len()] == *values)?;
     }
     if equal {
         return Ok(());
     }
     let problem = format!("differs from {EMBEDDING} although tie_word_embeddings is true");
-    Err(tensor_error(files.first_path(), LM_HEAD, problem))
+    Err(tensor_error(files.path(stored), LM_HEAD, problem))
 }

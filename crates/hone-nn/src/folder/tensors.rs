@@ -37,6 +37,8 @@ impl Stored {
 /// All tensors of a folder, by name. Only headers have been read.
 #[derive(Debug)]
 pub(super) struct TensorFiles {
+    /// The one file, or the index: where a tensor that is nowhere should be.
+    origin: PathBuf,
     paths: Vec<PathBuf>,
     files: Vec<File>,
     tensors: BTreeMap<String, Stored>,
@@ -47,9 +49,11 @@ impl TensorFiles {
     pub fn open(folder: &Path, stem: &str) -> Result<TensorFiles> {
         let single = folder.join(format!("{stem}.safetensors"));
         let index = folder.join(format!("{stem}.safetensors.index.json"));
-        let mut files = TensorFiles { paths: vec![], files: vec![], tensors: BTreeMap::new() };
-        if single.exists() || !index.exists() {
-            files.add(&single)?;
+        let sharded = index.exists() && !single.exists();
+        let origin = if sharded { index.clone() } else { single };
+        let mut files = TensorFiles { origin, paths: vec![], files: vec![], tensors: BTreeMap::new() };
+        if !sharded {
+            files.add(&files.origin.clone())?;
             return Ok(files);
         }
         let weight_map = read_weight_map(&index)?;
@@ -107,15 +111,10 @@ impl TensorFiles {
         &self.paths[stored.file]
     }
 
-    /// The first file, for errors about tensors that are in none.
-    pub fn first_path(&self) -> &Path {
-        self.paths.first().map_or(Path::new(""), |path| path)
-    }
-
     /// Checks one tensor against what a model needs.
     pub fn check(&self, name: &str, shape: &[usize], problems: &mut Problems) {
         let Some(stored) = self.get(name) else {
-            return problems.add(self.first_path(), name, format!("missing; needs shape {shape:?}"));
+            return problems.add(&self.origin, name, format!("missing; needs shape {shape:?}"));
         };
         let path = self.path(stored);
         if stored.shape != shape {
@@ -130,7 +129,7 @@ impl TensorFiles {
     /// Positional reads rather than a memory map: a file that shrinks meanwhile is an error here, and would be a
     /// fatal signal there.
     pub fn visit(&self, name: &str, mut visit: impl FnMut(usize, &[f32])) -> Result<()> {
-        let missing = || tensor_error(self.first_path(), name, "missing");
+        let missing = || tensor_error(&self.origin, name, "missing");
         let stored = self.get(name).ok_or_else(missing)?;
         let path = self.path(stored);
         let size = if stored.dtype == Dtype::F32 { 4 } else { 2 };
