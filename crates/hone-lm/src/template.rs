@@ -43,7 +43,7 @@ impl std::fmt::Debug for ChatTemplate {
 }
 
 /// What a template sees beside the messages.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct RenderOptions {
     /// Name of the template; without, `tool_use` where there are tools and such a template, else `default`.
     pub template: Option<String>,

@@ -1,5 +1,8 @@
 //! Tests of the crate from outside, in one binary.
 
+mod constrain;
+mod endpoint;
+mod server;
 mod templates;
 mod tokenizers;
 
