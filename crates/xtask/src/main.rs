@@ -1,2 +1,69 @@
-//! Under construction.
-fn main() {}
+//! `cargo xtask`: everything that CI runs, runnable at home.
+
+mod docs;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+
+/// Tasks of this workspace.
+#[derive(Debug, Parser)]
+enum Task {
+    /// All that must hold before a change lands: format, lints, documents, tests.
+    Test,
+    /// Checks that the documents' links lead somewhere and that every crate has its place in ARCHITECTURE.md.
+    Docs,
+    /// Compares with the Python peers: sets up a virtual environment under target/ and runs the scripts in compare/.
+    Peers {
+        /// Scripts to run; the exactness checks if none is named.
+        scripts: Vec<String>,
+    },
+}
+
+fn main() -> Result<()> {
+    match Task::parse() {
+        Task::Test => {
+            run("cargo", &["fmt", "--all", "--check"]).context("repair with: cargo fmt --all")?;
+            docs::check(&root())?;
+            run("cargo", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
+            run("cargo", &["test", "--workspace", "--quiet"])
+        }
+        Task::Docs => docs::check(&root()),
+        Task::Peers { scripts } => peers(&scripts),
+    }
+}
+
+/// The workspace's root folder.
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<()> {
+    let line = format!("{program} {}", arguments.join(" "));
+    println!("$ {line}");
+    let status = Command::new(program).args(arguments).current_dir(root()).status().context(line.clone())?;
+    ensure!(status.success(), "`{line}` failed");
+    Ok(())
+}
+
+fn peers(scripts: &[String]) -> Result<()> {
+    let venv = root().join("target/peers");
+    let python = venv.join("bin/python");
+    let python = python.to_str().context("the path of the workspace is not UTF-8")?.to_string();
+    if !venv.join("ready").exists() {
+        run("python3", &["-m", "venv", "target/peers"])?;
+        // Without its dependencies torch runs on the CPU and leaves out gigabytes of GPU libraries.
+        run(&python, &["-m", "pip", "install", "-q", "--no-deps", "torch"])?;
+        let rest = ["filelock", "typing-extensions", "sympy", "networkx", "jinja2", "fsspec", "numpy"];
+        let peers = ["transformers", "peft", "accelerate", "safetensors", "tokenizers"];
+        run(&python, &[&["-m", "pip", "install", "-q"], &rest[..], &peers[..]].concat())?;
+        std::fs::write(venv.join("ready"), "")?;
+    }
+    let default = vec!["exact.py".to_string()];
+    for script in if scripts.is_empty() { &default } else { scripts } {
+        run(&python, &[&format!("compare/{script}")])?;
+    }
+    Ok(())
+}
