@@ -77,7 +77,15 @@ pub fn forward(shape: Shape, qkv: &[f32], out: &mut [f32], logsumexp: &mut [f32]
             let (m, n) = (end - start, end - keys);
             let queries = Mat::new(&qkv[start * stride + q..], stride);
             let scores = &mut scratch[..m * n];
-            matmul((m, n, d), queries, Mat::new(&qkv[keys * stride + k..], stride).t(), scores, n, false, shape.scale());
+            matmul(
+                (m, n, d),
+                queries,
+                Mat::new(&qkv[keys * stride + k..], stride).t(),
+                scores,
+                n,
+                false,
+                shape.scale(),
+            );
             for (row, scores) in (start..end).zip(scores.chunks_exact_mut(n)) {
                 kept[row] = kernels::softmax_live(scores, shape.first_key(row) - keys, row + 1 - keys);
             }

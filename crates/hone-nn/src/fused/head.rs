@@ -137,7 +137,15 @@ impl Weights<'_> {
         for (slice, targets) in ask.targets.chunks(step).enumerate() {
             let first = slice * step;
             let rows = size(probabilities, targets.len() * v);
-            linear(targets.len(), d, v, &gathered[first * d..(first + targets.len()) * d], table, rows, false);
+            linear(
+                targets.len(),
+                d,
+                v,
+                &gathered[first * d..(first + targets.len()) * d],
+                table,
+                rows,
+                false,
+            );
             for (i, (row, target)) in rows.chunks_exact_mut(v).zip(targets).enumerate() {
                 self.read_row(row, target.token, ask.candidates(first + i), ask.want, logits, out);
             }
@@ -240,7 +248,15 @@ impl Weights<'_> {
             for (i, (row, target)) in rows.chunks_exact_mut(v).zip(targets).enumerate() {
                 let index = first + i;
                 let entropy = entropies.get(index).copied().unwrap_or_default();
-                row_gradient(row, target.token, ask.candidates(index), entropy, index, &grad, ask.want.temperature);
+                row_gradient(
+                    row,
+                    target.token,
+                    ask.candidates(index),
+                    entropy,
+                    index,
+                    &grad,
+                    ask.want.temperature,
+                );
             }
             if let Some(place) = trained {
                 gradient.in_turn(place, order + slice, |block| linear_dw(m, d, v, rows, gathered, block))?;

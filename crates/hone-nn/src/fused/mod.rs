@@ -28,6 +28,9 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::network::{LossFn, LossValue, Network, Outputs, Want};
 
+/// Tokens under which a batch is not worth the start of a second thread.
+const SMALL: usize = 64;
+
 /// Buffers and tables that outlive one call.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
@@ -136,8 +139,13 @@ impl Model {
         }
     }
 
-    fn cut(&self, batch: &Batch, turns: &mut Turns) -> Vec<Piece> {
-        Piece::cut(batch, self.chunk_tokens, self.config().vocab_size, turns, || borrow(&self.cache.chunks))
+    fn cut(&self, batch: &Batch, count: usize, turns: &mut Turns) -> Vec<Piece> {
+        Piece::cut(batch, count, self.config().vocab_size, turns, || borrow(&self.cache.chunks))
+    }
+
+    /// Chunks that keep each thread's buffers within bounds.
+    fn chunk_count(&self, batch: &Batch) -> usize {
+        batch.tokens().len().div_ceil(self.chunk_tokens.max(1))
     }
 
     /// Runs the forward pass of all pieces of one batch.
@@ -171,7 +179,11 @@ impl Model {
             return Err(Error::argument("hidden", format!("depths up to {}", config.layers), depth));
         }
         if want.scores && config.head.scores() == 0 {
-            return Err(Error::argument("scores", "a model with a score or value head", "a plain language model"));
+            return Err(Error::argument(
+                "scores",
+                "a model with a score or value head",
+                "a plain language model",
+            ));
         }
         if !config.head.has_language() && !batch.targets().is_empty() {
             return Err(Error::argument("targets", "a model with a language head", "a classifier"));
@@ -185,7 +197,9 @@ impl Model {
             });
         }
         match candidates.tokens.iter().find(|&&token| token as usize >= config.vocab_size) {
-            Some(token) => Err(Error::argument("candidates", format!("tokens below {}", config.vocab_size), token)),
+            Some(token) => {
+                Err(Error::argument("candidates", format!("tokens below {}", config.vocab_size), token))
+            }
             None => Ok(()),
         }
     }
@@ -240,7 +254,12 @@ impl Network for Model {
     fn evaluate(&self, batch: &Batch, want: &Want) -> Result<Outputs> {
         self.check(batch, want)?;
         let rope = self.rope_table(batch.longest())?;
-        let mut pieces = self.cut(batch, &mut Turns::default());
+        // An even number, so that two threads end together; parts of a step are balanced by whoever cuts the step.
+        let count = match self.chunk_count(batch) {
+            _ if batch.tokens().len() < SMALL => 1,
+            count => count.next_multiple_of(2),
+        };
+        let mut pieces = self.cut(batch, count, &mut Turns::default());
         let raw = self.forward(self.weights(&rope, want), want, &mut pieces, self.threads, false)?;
         for piece in pieces {
             give_back(&self.cache.chunks, piece.state);
@@ -285,7 +304,7 @@ impl Network for Model {
             let turns = Mutex::new(&mut turns);
             let queue = work.iter_mut().map(|part| {
                 if let Ok(mut turns) = turns.lock() {
-                    part.pieces = self.cut(part.batch, &mut turns);
+                    part.pieces = self.cut(part.batch, self.chunk_count(part.batch), &mut turns);
                 }
                 part
             });

@@ -85,15 +85,11 @@ impl Leaves {
     pub fn detached(&self) -> Outputs {
         let mut outputs = self.outputs();
         outputs.logps = outputs.logps.detach();
-        for tensor in [
-            &mut outputs.entropies,
-            &mut outputs.distributions,
-            &mut outputs.candidates,
-            &mut outputs.scores,
-        ]
-        .into_iter()
-        .flatten()
-        .chain(&mut outputs.hidden)
+        for tensor in
+            [&mut outputs.entropies, &mut outputs.distributions, &mut outputs.candidates, &mut outputs.scores]
+                .into_iter()
+                .flatten()
+                .chain(&mut outputs.hidden)
         {
             *tensor = tensor.detach();
         }

@@ -49,17 +49,17 @@ pub struct EmbedRows<'a, 'b> {
 }
 
 impl Piece {
-    /// Cuts a part into chunks of at most `chunk_tokens` tokens. The cut depends on nothing else, so that sums are
-    /// formed in the same order on every machine.
+    /// Cuts a part into about `count` chunks of equal size. `count` must not depend on the number of threads, so that
+    /// sums are formed in the same order on every machine.
     pub fn cut(
         batch: &Batch,
-        chunk_tokens: usize,
+        count: usize,
         vocab_size: usize,
         turns: &mut Turns,
         mut state: impl FnMut() -> Box<ChunkState>,
     ) -> Vec<Piece> {
         let mut pieces = vec![];
-        for range in batch.split(chunk_tokens) {
+        for range in batch.split(batch.tokens().len().div_ceil(count.max(1))) {
             let part = batch.slice(range.clone());
             let sequences: Vec<_> = part.sequences().collect();
             pieces.push(Piece {
@@ -143,7 +143,15 @@ impl Piece {
         let mut own = std::mem::take(&mut self.state);
         let ChunkState { state, head } = &mut *own;
         let orders = (self.order, self.head_order);
-        weights.head_backward(&state.normed[..n * d], self.ask(want), head, grad, orders, dnormed, gradient)?;
+        weights.head_backward(
+            &state.normed[..n * d],
+            self.ask(want),
+            head,
+            grad,
+            orders,
+            dnormed,
+            gradient,
+        )?;
         let dembed = embed.map(|embed| (embed, size(dembed, n * d)));
         match dembed {
             None => weights.backward(self.chunk(), state, scratch, dnormed, &dhidden, gradient, None)?,

@@ -202,7 +202,13 @@ impl Weights<'_> {
         };
         for (layer, places) in self.places.layers.iter().enumerate() {
             note(layer, x);
-            self.layer_forward((layer, places), chunk, x, &mut state.layers[if keep { layer } else { 0 }], scratch);
+            self.layer_forward(
+                (layer, places),
+                chunk,
+                x,
+                &mut state.layers[if keep { layer } else { 0 }],
+                scratch,
+            );
         }
         let normed = size(&mut state.normed, n * d);
         let rstd = size(&mut state.rstd, n);
@@ -317,7 +323,14 @@ impl Weights<'_> {
         let place = self.model.gradient_place(self.places.norm);
         let vector = size(&mut scratch.vector, if place.is_some() { d } else { 0 });
         vector.fill(0.0);
-        kernels::rms_norm_backward(&state.x[..n * d], norm, &state.rstd[..n], dnormed, &mut dx[..n * d], vector);
+        kernels::rms_norm_backward(
+            &state.x[..n * d],
+            norm,
+            &state.rstd[..n],
+            dnormed,
+            &mut dx[..n * d],
+            vector,
+        );
         self.add_vector(place, vector, chunk.order, gradient)?;
         let inject = |depth: usize, dx: &mut [f32]| {
             for (_, part) in dhidden.iter().filter(|(wanted, _)| *wanted == depth) {
@@ -343,17 +356,15 @@ impl Weights<'_> {
         let trained = |layer: usize| {
             let places = &self.places.layers[layer];
             let fixed = [places.norm1, places.qkv, places.out, places.norm2, places.gate_up, places.down];
-            let optional = [
-                places.qkv_bias,
-                places.qk_norm,
-                places.out_bias,
-                places.gate_up_bias,
-                places.down_bias,
-            ];
+            let optional =
+                [places.qkv_bias, places.qk_norm, places.out_bias, places.gate_up_bias, places.down_bias];
             let adapted = model.adapter_gradient_place().is_some()
                 && Projection::ALL.iter().any(|&projection| self.site(layer, projection).is_some());
             adapted
-                || fixed.into_iter().chain(optional.into_iter().flatten()).any(|at| model.gradient_place(at).is_some())
+                || fixed
+                    .into_iter()
+                    .chain(optional.into_iter().flatten())
+                    .any(|at| model.gradient_place(at).is_some())
         };
         (0..self.config.layers).find(|&layer| trained(layer)).unwrap_or(self.config.layers)
     }
