@@ -12,6 +12,7 @@ use std::path::Path;
 
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::ops::{layer_norm, softmax_last_dim};
+use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use config::Modules;
@@ -158,16 +159,26 @@ impl Encoder {
         }
         // Neighbours of like length waste little on padding.
         order.sort_by_key(|&sequence| std::cmp::Reverse(sequences[sequence].len()));
-        let mut vectors = vec![vec![]; sequences.len()];
+        let mut parts = vec![];
         let mut rest = &order[..];
         while let Some(&first) = rest.first() {
             let count = (PART_TOKENS / sequences[first].len()).clamp(1, rest.len());
-            let part: Vec<&[u32]> = rest[..count].iter().map(|&sequence| &sequences[sequence][..]).collect();
-            let embedded = self.embed_part(&part)?.to_vec2::<f32>()?;
-            for (&sequence, vector) in rest.iter().zip(embedded) {
-                vectors[sequence] = vector;
-            }
-            rest = &rest[count..];
+            let (part, others) = rest.split_at(count);
+            parts.push(part);
+            rest = others;
+        }
+        let run = |part: &&[usize]| -> Result<Vec<Vec<f32>>> {
+            let part: Vec<&[u32]> = part.iter().map(|&sequence| &sequences[sequence][..]).collect();
+            Ok(self.embed_part(&part)?.to_vec2::<f32>()?)
+        };
+        // Threads that each work on a part wait less for each other than threads that share every operation.
+        let embedded = match self.device.is_cpu() {
+            true => parts.par_iter().map(run).collect::<Result<Vec<_>>>()?,
+            false => parts.iter().map(run).collect::<Result<Vec<_>>>()?,
+        };
+        let mut vectors = vec![vec![]; sequences.len()];
+        for (&sequence, vector) in parts.iter().copied().flatten().zip(embedded.into_iter().flatten()) {
+            vectors[sequence] = vector;
         }
         Ok(vectors)
     }
