@@ -1,6 +1,6 @@
 //! Speed and memory of training and scoring.
 //!
-//! `train_bench <train|score|lora|products|adamw> <0.7m|2.5m|50m|FOLDER> [batch] [length] [threads] [rounds|serve]`
+//! `train_bench <train|score|lora|products|adamw> <0.7m|2.5m|50m|FOLDER> [batch] [length] [threads] [rounds|serve] [part]`
 //!
 //! `products` does nothing but the matrix products of a step's linear maps, the bound that `train` is measured against;
 //! `adamw` nothing but the optimiser's pass over 28 bytes per weight. Prints one JSON line per round: seconds of every step, losses, tokens per second, peak memory in MiB. With `serve`,
@@ -15,9 +15,6 @@ use hone_nn::train::batches::parts;
 use hone_nn::train::memory::{self, Load};
 use hone_nn::train::{AdamW, AdamWSettings, Decay, Trainer, TrainerSettings};
 use hone_nn::{Adapter, Batch, LoraConfig, Model, ModelConfig, Network, Want, folder, loss};
-
-/// Tokens that are computed at once.
-const PART: usize = 768;
 
 type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -37,10 +34,12 @@ fn main() -> Anyhow<()> {
     };
     let (batch, length): (u64, u64) = (arg(2, shape.0).parse()?, arg(3, shape.1).parse()?);
     model.threads = arg(4, "2").parse()?;
+    // Tokens that are computed at once.
+    let part_tokens: usize = arg(6, "384").parse()?;
     let vocab = model.config().vocab_size as u64;
     let sequence = |b: u64| (0..length).map(move |t| ((b * 7919 + t * 104_729 + b * t * 31) % vocab) as u32);
     let lengths = vec![length as usize; batch as usize];
-    let bound = if work == "score" { usize::MAX } else { PART };
+    let bound = if work == "score" { usize::MAX } else { part_tokens };
     let parts = parts(&lengths, bound, if work == "score" { 1 } else { model.threads })?;
     let batch = |items: Vec<usize>| {
         let mut batch = Batch::new();
@@ -173,9 +172,10 @@ impl Bench {
         let maps: Vec<(usize, usize)> =
             (0..config.layers).flat_map(|_| layer).chain([(d, config.vocab_size)]).collect();
         let widest = maps.iter().map(|&(inputs, outputs)| inputs.max(outputs)).max().unwrap_or(0);
+        let part_tokens = self.parts.iter().map(|part| part.tokens().len()).max().unwrap_or(0);
         let fresh = || Buffers {
-            ones: vec![1.0; PART * widest],
-            result: vec![0.0; PART * widest],
+            ones: vec![1.0; part_tokens * widest],
+            result: vec![0.0; part_tokens * widest],
             gradient: vec![0.0; model.params.data.len()],
         };
         self.buffers.resize_with(model.threads, fresh);

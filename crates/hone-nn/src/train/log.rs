@@ -77,11 +77,13 @@ impl RunLog {
         let mut line = Map::new();
         line.insert("global_step".into(), step.into());
         for (name, number) in numbers {
-            // A metric may be undefined at some step; JSON has no NaN.
-            line.insert(
-                name.clone(),
-                serde_json::Number::from_f64(*number).map_or(Value::Null, Value::Number),
-            );
+            let value = match name.as_str() {
+                // A count; other numbers are written as fractions even where they happen to be whole.
+                "num_tokens" => Value::from(*number as u64),
+                // A metric may be undefined at some step; JSON has no NaN.
+                _ => serde_json::Number::from_f64(*number).map_or(Value::Null, Value::Number),
+            };
+            line.insert(name.clone(), value);
         }
         if !warnings.is_empty() {
             line.insert("warnings".into(), warnings.into());

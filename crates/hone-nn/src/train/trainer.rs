@@ -15,6 +15,7 @@ use crate::train::adamw::{AdamW, AdamWSettings, clip_scale, gradient_norm};
 use crate::train::batches::Position;
 use crate::train::ema::Ema;
 use crate::train::log::RunLog;
+use crate::train::memory::{self, Estimate, Load};
 use crate::train::schedule::Schedule;
 use crate::train::seed;
 
@@ -172,6 +173,19 @@ impl Trainer {
     /// A seed for one purpose, such as `"adapter"`, derived from that of the run.
     pub fn seed(&self, purpose: &str) -> u64 {
         seed::sub_seed(self.settings.seed, purpose)
+    }
+
+    /// Peak memory of this run on steps of at most `load`, refused if there is less. Where the system does not tell
+    /// what it has, nothing is refused.
+    ///
+    /// # Errors
+    /// As [`memory::check`].
+    pub fn check_memory(&self, load: Load) -> Result<Estimate> {
+        let estimate = memory::estimate(&self.model, &self.settings, load);
+        if let Some(room) = memory::room() {
+            memory::check(&estimate, &room)?;
+        }
+        Ok(estimate)
     }
 
     /// Logs every step from here on to `metrics.jsonl` and TensorBoard events in `folder`. A run that was resumed goes
@@ -389,7 +403,7 @@ mod tests {
         assert_eq!((report.learning_rate, report.num_tokens), (0.5, 3));
         assert_eq!(report.metrics, [("a".to_string(), 0.75), ("b".to_string(), 2.0)]);
         let line = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
-        let expected = r#"{"global_step":1,"loss":1.25,"grad_norm":0.0,"learning_rate":0.5,"num_tokens":3.0,"a":0.75,"b":2.0}"#;
+        let expected = r#"{"global_step":1,"loss":1.25,"grad_norm":0.0,"learning_rate":0.5,"num_tokens":3,"a":0.75,"b":2.0}"#;
         assert_eq!(line.trim_end(), expected);
     }
 
@@ -448,6 +462,18 @@ mod tests {
             "`batch`: needs at least one target at step 1, got none in 1 sequences"
         );
         refused(&Want { scores: true, ..Default::default() }, &mut trainer).unwrap();
+    }
+
+    #[test]
+    fn a_run_that_cannot_fit_is_refused_before_it_starts() {
+        let trainer = trainer(TrainerSettings::default());
+        let load = Load::of(&[batch()]);
+        let estimate = trainer.check_memory(load).unwrap();
+        // The weights and their state are 4 · 4 bytes each; the rest is a few tokens.
+        assert!(estimate.total() < 16 * trainer.model.params.data.len() as u64 + (32 << 20));
+        let huge = Load { part_tokens: 1 << 34, ..load };
+        let message = trainer.check_memory(huge).unwrap_err().to_string();
+        assert!(message.contains("take fewer tokens per part, got"), "{message}");
     }
 
     #[test]
