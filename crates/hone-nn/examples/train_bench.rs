@@ -1,10 +1,14 @@
 //! Speed and memory of training and scoring.
 //!
-//! `train_bench <train|score|lora|products|adamw> <0.7m|2.5m|50m|FOLDER> [batch] [length] [threads] [rounds|serve] [part]`
+//! `train_bench <WORK> <0.7m|2.5m|50m|FOLDER> [batch] [length] [threads] [rounds|serve] [part]`
 //!
-//! `products` does nothing but the matrix products of a step's linear maps, the bound that `train` is measured against;
-//! `adamw` nothing but the optimiser's pass over 28 bytes per weight. Prints one JSON line per round: seconds of every step, losses, tokens per second, peak memory in MiB. With `serve`,
-//! a round begins when a line with its seconds comes in; `compare/engine.py` runs it so beside PyTorch.
+//! WORK is `train`, `score` or `lora`; `products` does nothing but the matrix products of a step's linear maps, the bound
+//! that `train` is measured against; `adamw` nothing but the optimiser's pass over 28 bytes per weight. `part` is how
+//! many tokens are computed at once.
+//!
+//! Prints one JSON line per round: seconds of every step, losses, tokens per second, peak memory in MiB, and fails if
+//! the estimate of that was off by more than a quarter. With `serve`, a round begins when a line with its seconds comes
+//! in; `compare/engine.py` runs it so beside PyTorch.
 
 use std::io::BufRead;
 use std::path::Path;
@@ -34,7 +38,6 @@ fn main() -> Anyhow<()> {
     };
     let (batch, length): (u64, u64) = (arg(2, shape.0).parse()?, arg(3, shape.1).parse()?);
     model.threads = arg(4, "2").parse()?;
-    // Tokens that are computed at once.
     let part_tokens: usize = arg(6, "384").parse()?;
     let vocab = model.config().vocab_size as u64;
     let sequence = |b: u64| (0..length).map(move |t| ((b * 7919 + t * 104_729 + b * t * 31) % vocab) as u32);
