@@ -213,7 +213,12 @@ pub struct Planted {
 
 /// Every world at its default settings, in the order of the design's table.
 pub fn worlds() -> Vec<Box<dyn World>> {
-    vec![Box::new(crate::sums::Sums::default()), Box::new(crate::notes::Notes), Box::new(crate::lists::Lists)]
+    vec![
+        Box::new(crate::sums::Sums::default()),
+        Box::new(crate::programs::Programs::default()),
+        Box::new(crate::notes::Notes),
+        Box::new(crate::lists::Lists),
+    ]
 }
 
 /// The world with this id.

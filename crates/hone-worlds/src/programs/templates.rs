@@ -60,7 +60,7 @@ impl Takes {
         match self {
             Takes::Int => Value::Int(rng.random_range(0..=12)),
             Takes::Ints => {
-                Value::Ints((0..rng.random_range(2..=4)).map(|_| rng.random_range(0..=12)).collect())
+                Value::Ints((0..rng.random_range(2..=3)).map(|_| rng.random_range(0..=12)).collect())
             }
             Takes::Text => {
                 Value::Text((0..rng.random_range(3..=5)).map(|_| pick(rng, &['a', 'b', 'c', 'd'])).collect())

@@ -56,6 +56,8 @@ pub struct Settings {
     pub high: i64,
     /// Largest factor of a `*` in a chain, at least 2.
     pub factor: i64,
+    /// Largest result of a chain's steps, where a smaller sign or number can keep to it; at least `high`.
+    pub most: i64,
     /// Base in which numbers are written, 2 to 16.
     pub base: u32,
     /// Digits of each factor of a product, 1 to 6; 0 asks for chains instead.
@@ -73,6 +75,7 @@ impl Default for Settings {
             low: 1,
             high: 20,
             factor: 5,
+            most: 10_000_000,
             base: 10,
             digits: 0,
             negative: false,
@@ -104,6 +107,9 @@ impl Settings {
         if !(2..=100).contains(&self.factor) {
             return wrong("factor", "2 to 100", self.factor.to_string());
         }
+        if !(self.high..=10_000_000).contains(&self.most) {
+            return wrong("most", "high to 10000000", self.most.to_string());
+        }
         if !(2..=16).contains(&self.base) {
             return wrong("base", "2 to 16", self.base.to_string());
         }
@@ -134,8 +140,8 @@ impl Default for Sums {
             levels: vec![
                 chain(1, 2, "+-", 9),
                 chain(2, 3, "+-", 20),
-                chain(2, 3, "+-*", 20),
-                chain(3, 4, "+-*", 50),
+                Settings { most: 99, ..chain(2, 3, "+-*", 20) },
+                Settings { most: 99, ..chain(3, 4, "+-*", 20) },
                 Settings { base: 9, ..chain(2, 3, "+-", 20) },
                 product(2),
                 product(3),
@@ -177,10 +183,13 @@ fn chain(settings: &Settings, rng: &mut ChaCha8Rng) -> (Plan, String) {
     let mut steps: Vec<(Operand, Op, Operand)> = Vec::with_capacity(count);
     while steps.len() < count {
         let mut op = pick(rng, &signs);
-        // A product that would leave the range of readable numbers becomes a sum, and so does a difference that
-        // would need a number below `low`.
-        if op == Op::Times && value.saturating_mul(settings.factor).abs() > 10_000_000 {
+        // A step that could leave the range of results becomes one that cannot.
+        if op == Op::Times && value.saturating_mul(settings.factor).abs() > settings.most {
             op = Op::Plus;
+        }
+        let minus = signs.contains(&Op::Minus) && (settings.negative || value >= settings.low);
+        if op == Op::Plus && value + settings.high > settings.most && minus {
+            op = Op::Minus;
         }
         if op == Op::Minus && !settings.negative && value < settings.low {
             op = Op::Plus;
@@ -508,6 +517,15 @@ mod tests {
                 assert_eq!(Step::parse(line, 16), Some(*step));
             }
             assert!(sum.steps.iter().all(|step| step.result >= 0));
+        }
+    }
+
+    #[test]
+    fn the_middle_keeps_to_two_digits() {
+        for seed in 0..500 {
+            let sum = Sums::default().sum(4, seed).unwrap();
+            assert!(sum.steps.iter().all(|step| (0..=99).contains(&step.result)), "{}", sum.text);
+            assert!((3..=4).contains(&sum.steps.len()));
         }
     }
 
