@@ -329,6 +329,34 @@ fn soft_tokens_generalise_tokens() {
     assert!(distance(&by_token, &by_embedding.matmul(&table.t().unwrap()).unwrap()) < 1e-12);
 }
 
+#[test]
+fn integrated_gradients_add_up() {
+    // Along the straight path from a baseline, the gradients of a logit with respect to the embeddings integrate to
+    // the logit's change (arXiv:1703.01365).
+    let config = variants().remove(0).1;
+    let decoder = decoder64(&model(config.clone(), 17));
+    let mut batch = Batch::new();
+    batch.push(&[3, 8, 1, 12, 5], 0..0);
+    let end = decoder.embed(batch.tokens()).unwrap();
+    let start = decoder.embed(&[2; 5]).unwrap();
+    let logit = |x: &Tensor| {
+        let access = Access { inputs: Inputs::Embeddings(x), logits: vec![4], ..Access::default() };
+        let logits = decoder.forward_with(&batch, &access).unwrap().logits.unwrap();
+        logits.get(0).unwrap().get(7).unwrap()
+    };
+    let path = (&end - &start).unwrap();
+    let steps = 400;
+    let mut total = 0.0;
+    for step in 0..steps {
+        let share = (f64::from(step) + 0.5) / f64::from(steps);
+        let x = Var::from_tensor(&(&start + (&path * share).unwrap()).unwrap()).unwrap();
+        let gradient = logit(&x).backward().unwrap().get(&x).unwrap().clone();
+        total += scalar(&(gradient * &path).unwrap().sum_all().unwrap()).unwrap() / f64::from(steps);
+    }
+    let change = scalar(&logit(&end)).unwrap() - scalar(&logit(&start)).unwrap();
+    assert!(change.abs() > 0.05 && (total - change).abs() < 1e-3 * change.abs(), "{total} {change}");
+}
+
 /// Runs a batch and returns the activation at every hook point, in order.
 fn activations(decoder: &Decoder, batch: &Batch) -> Vec<(HookPoint, Tensor)> {
     let seen = RefCell::new(vec![]);
