@@ -1,0 +1,128 @@
+//! Exact match, token F1, chrF.
+
+use std::collections::HashMap;
+
+/// The text as the SQuAD evaluation compares it: lower case, no ASCII punctuation, no articles, single blanks.
+pub fn normalised(text: &str) -> String {
+    let kept: String = text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation()).collect();
+    let words = kept.split_whitespace().filter(|word| !matches!(*word, "a" | "an" | "the"));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Whether the two are the same after [`normalised`].
+pub fn exact_match(candidate: &str, reference: &str) -> bool {
+    normalised(candidate) == normalised(reference)
+}
+
+/// The F1 of the words that both have, after [`normalised`], in `[0, 1]`. Two empty texts are the same.
+pub fn token_f1(candidate: &str, reference: &str) -> f64 {
+    let (candidate, reference) = (normalised(candidate), normalised(reference));
+    let (a, b) = (candidate.split_whitespace(), reference.split_whitespace());
+    let (a, b): (Vec<&str>, Vec<&str>) = (a.collect(), b.collect());
+    if a.is_empty() || b.is_empty() {
+        return f64::from(u8::from(a.is_empty() && b.is_empty()));
+    }
+    f1(overlap(&counts(a.iter()), &counts(b.iter())), a.len(), b.len())
+}
+
+/// The harmonic mean of `common / a` and `common / b`.
+pub(super) fn f1(common: usize, a: usize, b: usize) -> f64 {
+    if common == 0 {
+        return 0.0;
+    }
+    let (precision, recall) = (common as f64 / a as f64, common as f64 / b as f64);
+    2.0 * precision * recall / (precision + recall)
+}
+
+pub(super) fn counts<T: std::hash::Hash + Eq>(items: impl Iterator<Item = T>) -> HashMap<T, usize> {
+    let mut counts = HashMap::new();
+    for item in items {
+        *counts.entry(item).or_default() += 1;
+    }
+    counts
+}
+
+/// How many items the two share, each as often as it occurs in both.
+pub(super) fn overlap<T: std::hash::Hash + Eq>(a: &HashMap<T, usize>, b: &HashMap<T, usize>) -> usize {
+    a.iter().map(|(item, count)| b.get(item).map_or(0, |other| *count.min(other))).sum()
+}
+
+/// Character n-gram F-score over a corpus, in `[0, 100]`: sacrebleu's chrF2 at its defaults (n to 6, β = 2, white
+/// space left out, effective order).
+///
+/// `pairs` holds candidates with their references, at least one each; of several the best one counts.
+/// Source: Popović 2015.
+pub fn chrf(pairs: &[(&str, &[&str])]) -> f64 {
+    let mut total = [[0usize; 3]; 6];
+    for (candidate, references) in pairs {
+        let candidate = char_grams(candidate);
+        let best = references
+            .iter()
+            .map(|reference| {
+                let reference = char_grams(reference);
+                let mut stats = [[0; 3]; 6];
+                for (order, stats) in stats.iter_mut().enumerate() {
+                    let (a, b) = (&candidate[order], &reference[order]);
+                    let size = |grams: &HashMap<&[char], usize>| grams.values().sum::<usize>();
+                    let (a_size, b_size) = (size(&borrow(a)), size(&borrow(b)));
+                    // An order that the reference is too short for says nothing about the candidate.
+                    *stats = [if b_size > 0 { a_size } else { 0 }, b_size, overlap(a, b)];
+                }
+                stats
+            })
+            .fold(None, |best: Option<(f64, [[usize; 3]; 6])>, stats| {
+                let score = f_score(&stats);
+                match best {
+                    Some((high, _)) if high >= score => best,
+                    _ => Some((score, stats)),
+                }
+            });
+        if let Some((_, stats)) = best {
+            for (total, stats) in total.iter_mut().flatten().zip(stats.iter().flatten()) {
+                *total += stats;
+            }
+        }
+    }
+    f_score(&total)
+}
+
+fn borrow(grams: &HashMap<Vec<char>, usize>) -> HashMap<&[char], usize> {
+    grams.iter().map(|(gram, count)| (gram.as_slice(), *count)).collect()
+}
+
+fn char_grams(text: &str) -> [HashMap<Vec<char>, usize>; 6] {
+    let chars: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
+    std::array::from_fn(|order| counts(chars.windows(order + 1).map(<[char]>::to_vec)))
+}
+
+fn f_score(stats: &[[usize; 3]; 6]) -> f64 {
+    const BETA: f64 = 2.0;
+    let (mut precision, mut recall, mut orders) = (0.0, 0.0, 0.0);
+    for [candidate, reference, both] in stats {
+        if *candidate > 0 && *reference > 0 {
+            precision += *both as f64 / *candidate as f64;
+            recall += *both as f64 / *reference as f64;
+            orders += 1.0;
+        }
+    }
+    if precision + recall == 0.0 {
+        return 0.0;
+    }
+    let (precision, recall) = (precision / orders, recall / orders);
+    100.0 * (1.0 + BETA * BETA) * precision * recall / (BETA * BETA * precision + recall)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn squad_style() {
+        assert!(exact_match("The  Cat!", "cat"));
+        assert!(!exact_match("cats", "cat"));
+        // Common: cat, sat. Precision 2/3, recall 2/2: F1 = 0.8.
+        assert!((token_f1("the cat sat down", "a cat sat.") - 0.8).abs() < 1e-12);
+        assert_eq!(token_f1("", ""), 1.0);
+        assert_eq!(token_f1("x", ""), 0.0);
+    }
+}
