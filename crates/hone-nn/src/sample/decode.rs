@@ -144,7 +144,7 @@ impl Decoder {
     pub(super) fn step(
         &self,
         scratch: &mut Scratch,
-        crew: &Crew,
+        crew: Crew,
         feeds: &mut [Feed],
         mut each: impl FnMut(usize, &mut [f32]),
     ) {

@@ -1,7 +1,8 @@
 //! Continuous batching: sequences join and leave the running batches at every step.
 //!
 //! Each thread decodes a share of the sequences on its own, so that threads never wait for each other within a
-//! step; shares are evened out between steps. What a sequence says depends on its request alone: not on its
+//! step; shares are evened out between steps. While there is one sequence only, the other threads help with its matrix
+//! products instead. What a sequence says depends on its request alone: not on its
 //! neighbours, nor on the thread, nor on the number of threads.
 
 use std::collections::VecDeque;
@@ -9,7 +10,8 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::cache::{Budget, Cache, cache_bytes};
 use super::crew::Crew;
@@ -57,7 +59,9 @@ impl Default for Options {
 /// A model ready to continue prompts. Holds a packed copy of the weights: later changes to the model do not show.
 pub struct Engine {
     shared: Arc<Shared>,
-    workers: Vec<JoinHandle<()>>,
+    /// Its threads spend their lives in [`Shared::work`]; as threads of one pool they can take parts of each other's
+    /// products.
+    _pool: ThreadPool,
     submitted: AtomicUsize,
 }
 
@@ -69,6 +73,8 @@ struct Shared {
     state: Mutex<State>,
     /// Rung when there may be something to do.
     bell: Condvar,
+    /// Whether one thread runs the only sequence and the others should help.
+    lone: AtomicBool,
 }
 
 #[derive(Default)]
@@ -77,6 +83,8 @@ struct State {
     queue: VecDeque<Sequence>,
     /// Sequences of each thread.
     counts: Vec<usize>,
+    /// Threads that have not ended.
+    alive: usize,
     closing: bool,
 }
 
@@ -85,7 +93,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`SampleError::Option`] for a setting outside its range, [`SampleError::NoLanguageHead`] for a model that
-    /// predicts no tokens.
+    /// predicts no tokens, [`SampleError::Threads`] if the system grants no threads.
     pub fn new(model: &Model, options: Options) -> Result<Engine, SampleError> {
         let sizes = [
             ("threads", options.threads),
@@ -97,20 +105,24 @@ impl Engine {
         }
         let decoder = Decoder::new(model, options.adapter)?;
         let threads = options.threads;
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("sample-{index}"))
+            // A panic is a defect; its requests see `Stopped`, and the others go on.
+            .panic_handler(|_| {})
+            .build()
+            .map_err(|error| SampleError::Threads(error.to_string()))?;
         let shared = Arc::new(Shared {
             decoder,
             budget: Budget::new(options.cache_bytes),
             options,
-            state: Mutex::new(State { counts: vec![0; threads], ..State::default() }),
+            state: Mutex::new(State { counts: vec![0; threads], alive: threads, ..State::default() }),
             bell: Condvar::new(),
+            lone: AtomicBool::new(false),
         });
-        let workers = (0..threads)
-            .map(|index| {
-                let shared = shared.clone();
-                std::thread::spawn(move || shared.work(index))
-            })
-            .collect();
-        Ok(Engine { shared, workers, submitted: AtomicUsize::new(0) })
+        let worker = shared.clone();
+        pool.spawn_broadcast(move |context| worker.work(context.index()));
+        Ok(Engine { shared, _pool: pool, submitted: AtomicUsize::new(0) })
     }
 
     /// Continues every prompt; waits for all. Completions come in the order of requests, then of samples.
@@ -159,7 +171,11 @@ impl Engine {
         let total = requests.iter().map(|request| request.n).sum();
         let mut completions = Vec::with_capacity(total);
         while completions.len() < total {
-            let Ok(event) = events.recv() else { return Err(SampleError::Stopped { request: 0 }) };
+            let Ok(event) = events.recv() else {
+                let ended = |id: usize| completions.iter().filter(|c: &&Completion| c.request == id).count();
+                let request = (0..requests.len()).find(|&id| ended(id) < requests[id].n).unwrap_or(0);
+                return Err(SampleError::Stopped { request });
+            };
             if sink(&event).is_break() {
                 call_off.all();
             }
@@ -257,13 +273,13 @@ impl Engine {
 impl Drop for Engine {
     /// Ends the threads after their present step; requests that have not ended see [`SampleError::Stopped`].
     fn drop(&mut self) {
-        self.shared.lock().closing = true;
+        let mut state = self.shared.lock();
+        state.closing = true;
+        self.shared.lone.store(false, Ordering::Release);
         self.shared.bell.notify_all();
-        for worker in self.workers.drain(..) {
-            // A panic in a worker is a defect that its requests have seen as `Stopped`; there is nothing to add.
-            let _ = worker.join();
+        while state.alive > 0 {
+            state = self.shared.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        self.shared.lock().queue.clear();
     }
 }
 
@@ -398,9 +414,14 @@ impl Shared {
 
     fn enqueue(&self, tickets: &[Arc<Ticket>]) {
         let mut state = self.lock();
+        if state.alive == 0 {
+            // Nobody is left to run them; what goes with the last ticket says so.
+            return;
+        }
         for ticket in tickets {
             state.queue.push_back(Sequence::new(ticket.clone(), Cache::new(&self.decoder.config)));
         }
+        self.lone.store(false, Ordering::Release);
         drop(state);
         self.bell.notify_all();
     }
@@ -419,6 +440,7 @@ impl Shared {
 
     /// The life of one thread.
     fn work(&self, index: usize) {
+        let _life = Life { shared: self, index };
         let mut worker = Worker::default();
         loop {
             worker.leave_stopped();
@@ -426,6 +448,15 @@ impl Shared {
                 return;
             }
             worker.step(self);
+        }
+    }
+
+    /// Takes parts of the only sequence's products until it is no longer the only one.
+    fn help(&self) {
+        while self.lone.load(Ordering::Acquire) {
+            if rayon::yield_now() != Some(rayon::Yield::Executed) {
+                std::hint::spin_loop();
+            }
         }
     }
 
@@ -438,9 +469,10 @@ impl Shared {
             }
             state.counts[index] = running.len();
             let threads = state.counts.len();
-            let active: usize = state.counts.iter().sum();
-            let share = (active + state.queue.len()).min(self.options.max_running).div_ceil(threads);
-            while running.len() < share {
+            let all = state.counts.iter().sum::<usize>() + state.queue.len();
+            let share = all.min(self.options.max_running).div_ceil(threads);
+            let elsewhere = state.counts.iter().sum::<usize>() - running.len();
+            while running.len() < share && elsewhere + running.len() < self.options.max_running {
                 let Some(next) = state.queue.front_mut() else { break };
                 if !next.is_admitted() {
                     let space = self.space(&next.ticket.request);
@@ -459,11 +491,42 @@ impl Shared {
             if given || waiting && !running.is_empty() {
                 self.bell.notify_all();
             }
+            let active: usize = state.counts.iter().sum();
+            let lone = active == 1 && !waiting && threads > 1;
+            if self.lone.swap(lone, Ordering::AcqRel) != lone {
+                self.bell.notify_all();
+            }
             if !running.is_empty() {
                 return true;
             }
+            if lone {
+                drop(state);
+                self.help();
+                state = self.lock();
+                continue;
+            }
             state = self.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+}
+
+/// Signs a thread off, however it ends.
+struct Life<'a> {
+    shared: &'a Shared,
+    index: usize,
+}
+
+impl Drop for Life<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.alive -= 1;
+        state.counts[self.index] = 0;
+        // Whoever waits hears of it when the tickets go, outside the lock.
+        let stranded = if state.alive == 0 { std::mem::take(&mut state.queue) } else { VecDeque::new() };
+        self.shared.lone.store(false, Ordering::Release);
+        drop(state);
+        drop(stranded);
+        self.shared.bell.notify_all();
     }
 }
 
@@ -473,7 +536,6 @@ struct Worker {
     running: Vec<Sequence>,
     scratch: Scratch,
     chooser: Chooser,
-    crew: Crew,
 }
 
 impl Worker {
@@ -507,7 +569,8 @@ impl Worker {
         }
         let chooser = &mut self.chooser;
         let decoder = &shared.decoder;
-        decoder.step(&mut self.scratch, &self.crew, &mut feeds, |feed, logits| {
+        let parts = if shared.lone.load(Ordering::Acquire) { shared.options.threads } else { 1 };
+        decoder.step(&mut self.scratch, Crew { parts }, &mut feeds, |feed, logits| {
             outcomes[feed] = Some(speakers[feed].say(decoder.arch(), logits, chooser));
         });
         drop((feeds, speakers));

@@ -67,6 +67,9 @@ pub enum SampleError {
         /// What came.
         got: usize,
     },
+    /// The system did not grant the threads.
+    #[error("engine: `threads`: {0}")]
+    Threads(String),
     /// The engine was shut down before the request ended.
     #[error("request {request}: the engine stopped before it ended")]
     Stopped {

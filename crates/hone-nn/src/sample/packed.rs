@@ -7,6 +7,9 @@ use rayon::prelude::*;
 
 use super::simd::{PANEL, Row, RowGroup, Tile, by_rows, multiply};
 
+/// Rows from which on a product fetches its next panel ahead.
+const FETCH_ROWS: usize = 8;
+
 /// A weight matrix `[outputs, inputs]` as panels of [`PANEL`] outputs, each `[inputs, PANEL]`; the last one is filled
 /// up with zeros.
 #[derive(Debug)]
@@ -96,6 +99,8 @@ impl WithSimd for Apply<'_> {
             // The panel stays in the first-level cache while the rows pass by.
             let column = (panel - first_panel) * PANEL;
             let count = x.len() / inputs;
+            // A few rows wait for memory, not for arithmetic; the processor's own fetching serves them better.
+            let fetched = if count < FETCH_ROWS { 0 } else { inputs };
             let next = &packed.rows[(panel + 1) * inputs..];
             by_rows(
                 simd,
@@ -104,7 +109,7 @@ impl WithSimd for Apply<'_> {
                     x,
                     inputs,
                     rows: &packed.rows[panel * inputs..(panel + 1) * inputs],
-                    next: &next[..next.len().min(inputs)],
+                    next: &next[..next.len().min(fetched)],
                     share: inputs.div_ceil(count.div_ceil(8)),
                     bias: packed.bias.as_ref().map(|bias| &bias[panel]),
                     y,
