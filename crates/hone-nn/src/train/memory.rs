@@ -12,7 +12,7 @@ use crate::params::Projection;
 use crate::train::trainer::TrainerSettings;
 
 /// The program itself, its threads' stacks and the packing buffers of matrix products.
-const PROGRAM: u64 = 24 << 20;
+const PROGRAM: u64 = 16 << 20;
 
 /// Query rows that attention treats at once, twice over: `fused::attention`.
 const ATTENTION_ROWS: usize = 2 * 32;
