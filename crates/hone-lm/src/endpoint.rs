@@ -230,12 +230,7 @@ impl LanguageModel for Endpoint {
         let config = &self.inner.config;
         let mut seen: HashMap<String, u64> = HashMap::new();
         let mut jobs = Vec::with_capacity(requests.len());
-        for (index, request) in requests.iter().enumerate() {
-            if let (Prompt::Tokens(ids), Some(context)) = (&request.prompt, self.capabilities.context)
-                && ids.len() >= context
-            {
-                return Err(Error::TooLong { index, tokens: ids.len(), context });
-            }
+        for request in requests {
             let (path, body) = wire::generate_body(&config.model, config.dialect, request)?;
             let body = Value::Object(body);
             let url = self.inner.client.url(path);

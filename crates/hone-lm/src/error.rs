@@ -156,12 +156,12 @@ pub enum Error {
         /// `prompt`, `continuation`, `text`.
         what: &'static str,
     },
-    /// A prompt that leaves no room to answer.
+    /// A prompt that leaves no room to answer, or a text that does not fit.
     #[error("request {index}: {tokens} tokens asked for, the model's context holds {context}")]
     TooLong {
         /// Index in the batch, from 0.
         index: usize,
-        /// Tokens of the prompt, and of the answer where that is fixed.
+        /// Tokens of the prompt, and of the continuation where one is scored.
         tokens: usize,
         /// Tokens the model holds.
         context: usize,

@@ -5,6 +5,7 @@ mod cancel;
 pub mod constrain;
 pub mod endpoint;
 mod error;
+pub mod local;
 pub mod message;
 pub mod model;
 pub mod template;
@@ -14,6 +15,7 @@ pub use cancel::Cancel;
 pub use constrain::Constrainer;
 pub use endpoint::{Endpoint, EndpointConfig};
 pub use error::{Error, Result};
+pub use local::{Local, LocalOptions};
 pub use message::Message;
 pub use model::{
     Capabilities, Constraint, Continuation, Event, FinishReason, GenerateRequest, Generation, LanguageModel,

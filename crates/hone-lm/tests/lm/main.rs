@@ -2,6 +2,7 @@
 
 mod constrain;
 mod endpoint;
+mod local;
 mod server;
 mod templates;
 mod tokenizers;
