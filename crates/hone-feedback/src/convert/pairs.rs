@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::{Losses, Origin, note_other, note_words, share};
-use crate::feedback::Form;
+use crate::feedback::{Form, FormKind};
 use crate::record::{Content, Prompt, Record};
 
 /// A better and a worse response to one prompt.
@@ -129,16 +129,13 @@ fn ratings(record: &Record) -> impl Iterator<Item = (&str, f64, Option<[f64; 2]>
     })
 }
 
+/// Two texts by address, and who said what of them.
+type Key<'a> = (*const Content, *const Content, FormKind, Option<&'a str>, Option<&'a str>);
+
 struct Found<'a> {
     record: &'a Record,
     pairs: Vec<Pair<'a>>,
-    seen: HashSet<(
-        *const Content,
-        *const Content,
-        crate::feedback::FormKind,
-        Option<&'a str>,
-        Option<&'a str>,
-    )>,
+    seen: HashSet<Key<'a>>,
 }
 
 impl<'a> Found<'a> {

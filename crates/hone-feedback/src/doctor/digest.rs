@@ -1,0 +1,266 @@
+//! What the doctor keeps of one record: counts and hashes, computed by whichever thread read it.
+
+use rustc_hash::FxHashSet;
+
+use crate::convert::{self, Losses, Shape};
+use crate::feedback::{Form, FormKind};
+use crate::record::Record;
+use crate::{split, text};
+
+/// One record, boiled down.
+#[derive(Default)]
+pub(super) struct Digest {
+    pub line: u64,
+    /// None for ids that the reader made up.
+    pub id: Option<u64>,
+    pub prompt: u64,
+    /// Of the prompt and all responses.
+    pub whole: u64,
+    pub split: Option<String>,
+    pub responses: u32,
+    pub forms: [u32; FormKind::ALL.len()],
+    pub examples: [u32; Shape::ALL.len()],
+    /// Words and characters of the prompt and of each response.
+    pub prompt_length: (u32, u32),
+    pub response_lengths: Vec<(u32, u32)>,
+    pub sample: Option<Sample>,
+    /// Pairs as (unordered hash, whether the smaller hash won).
+    pub pairs: Vec<(u64, bool)>,
+    pub tied: u32,
+    pub contradiction: bool,
+    pub marks: Vec<Said>,
+    pub wins: Vec<(u64, u64, u64)>,
+    /// Items per source.
+    pub by: Vec<u64>,
+    /// Names that this thread meets for the first time.
+    pub names: Vec<(u64, String)>,
+}
+
+/// A language and token counts, of some records only.
+pub(super) struct Sample {
+    pub language: &'static str,
+    pub prompt_tokens: Option<u32>,
+    pub response_tokens: Vec<u32>,
+}
+
+/// A mark of a source on an item.
+#[derive(Clone, Copy)]
+pub(super) struct Said {
+    pub form: FormKind,
+    /// Hash of the aspect; 0 for none.
+    pub aspect: u64,
+    pub item: u64,
+    pub by: u64,
+    pub value: f32,
+}
+
+/// Counts the tokens of a text.
+pub(super) type Counter<'a> = Option<&'a (dyn Fn(&str) -> usize + Sync)>;
+
+/// Boils records down. Each thread has its own.
+pub(super) struct Examiner<'a> {
+    pub tokens: Counter<'a>,
+    pub known: FxHashSet<u64>,
+}
+
+/// Every record up to this one is sampled, then one of [`STRIDE`].
+const FULLY: u64 = 2000;
+const STRIDE: u64 = 100;
+
+impl Examiner<'_> {
+    pub fn examine(&mut self, line: u64, record: &Record) -> Digest {
+        let made_up = record.id.starts_with('#');
+        let mut digest = Digest {
+            line,
+            id: (!made_up).then(|| text::hash(record.id.as_bytes())),
+            prompt: split::key_of(record),
+            split: record.split.clone(),
+            responses: record.responses.len() as u32,
+            prompt_length: measure(&record.prompt.text()),
+            ..Digest::default()
+        };
+        let mut whole = vec![digest.prompt];
+        let mut contents = Vec::with_capacity(record.responses.len());
+        for response in &record.responses {
+            let text = response.content.text();
+            digest.response_lengths.push(measure(&text));
+            let hash = text::folded_hash(&text);
+            contents.push((response.id.as_str(), hash));
+            whole.push(hash);
+        }
+        // What was said is part of it: two people's verdicts on one answer are no duplicates.
+        for item in &record.feedback {
+            whole.push(text::hash(serde_json::to_string(item).unwrap_or_default().as_bytes()));
+        }
+        digest.whole = mix(&whole);
+        let content = |id: &str| contents.iter().find(|(known, _)| *known == id).map(|(_, hash)| *hash);
+        for item in &record.feedback {
+            let kind = item.form.kind();
+            digest.forms[kind as usize] += 1;
+            let by = item.by.as_deref().map(|by| self.name(by, &mut digest));
+            let aspect = item.aspect.as_deref().map_or(0, |aspect| self.name(aspect, &mut digest));
+            let mut mark = |item: u64, value: f64| {
+                if let Some(by) = by {
+                    digest.marks.push(Said { form: kind, aspect, item, by, value: value as f32 });
+                }
+            };
+            let truth = |truth: bool| f64::from(u8::from(truth));
+            let on = item.form.on().and_then(content).map(|hash| mix(&[digest.prompt, hash]));
+            match (&item.form, on) {
+                (Form::Thumb { value, .. }, Some(on)) => mark(on, truth(*value)),
+                (Form::Rating { value, .. }, Some(on)) => mark(on, *value),
+                (Form::Outcome { check, passed, .. }, Some(on)) => {
+                    mark(mix(&[on, text::hash(check.as_bytes())]), truth(*passed));
+                }
+                (Form::Step { index, correct, .. }, Some(on)) => {
+                    mark(mix(&[on, *index as u64]), truth(*correct))
+                }
+                (Form::Comparison { better, worse }, _) => {
+                    if let (Some(better), Some(worse)) = (content(better), content(worse)) {
+                        let pair = mix(&[digest.prompt, better.min(worse), better.max(worse)]);
+                        mark(pair, truth(better < worse));
+                        if let Some(by) = by {
+                            let item = |hash: u64| mix(&[digest.prompt, hash]);
+                            digest.wins.push((by, item(better), item(worse)));
+                        }
+                    }
+                }
+                _ => {}
+            }
+            digest.by.extend(by);
+        }
+        self.pairs(record, &mut digest);
+        digest.contradiction = contradicts(record);
+        for (place, shape) in Shape::ALL.into_iter().enumerate() {
+            if may_give(shape, &digest.forms) {
+                digest.examples[place] = shape.count(record) as u32;
+            }
+        }
+        if line <= FULLY || line.is_multiple_of(STRIDE) {
+            digest.sample = Some(self.sample(record));
+        }
+        digest
+    }
+
+    /// The hash of a name; sends the name along the first time.
+    fn name(&mut self, name: &str, digest: &mut Digest) -> u64 {
+        let hash = text::hash(name.as_bytes()).max(1);
+        if self.known.insert(hash) {
+            digest.names.push((hash, name.to_owned()));
+        }
+        hash
+    }
+
+    fn pairs(&self, record: &Record, digest: &mut Digest) {
+        let orders = [FormKind::Comparison, FormKind::Ranking];
+        if orders.iter().all(|kind| digest.forms[*kind as usize] == 0) {
+            return;
+        }
+        for pair in convert::pairs(record, &mut Losses::ignored()) {
+            if !orders.contains(&pair.origin.form) {
+                continue;
+            }
+            let (better, worse) =
+                (text::folded_hash(&pair.chosen.text()), text::folded_hash(&pair.rejected.text()));
+            if better == worse {
+                digest.tied += 1;
+            } else {
+                let key = mix(&[digest.prompt, better.min(worse), better.max(worse)]);
+                digest.pairs.push((key, better < worse));
+            }
+        }
+        for item in &record.feedback {
+            match &item.form {
+                Form::Ranking { order } => {
+                    digest.tied += order.iter().filter(|place| place.len() > 1).count() as u32
+                }
+                // Equal to the byte: the conversion leaves such pairs out.
+                Form::Comparison { better, worse } => {
+                    let same = record.response(better).map(|one| &one.content)
+                        == record.response(worse).map(|one| &one.content);
+                    digest.tied += u32::from(same);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn sample(&self, record: &Record) -> Sample {
+        let mut words = record.prompt.text().into_owned();
+        if let Some(response) = record.responses.first() {
+            words.push(' ');
+            words.push_str(&response.content.text());
+        }
+        // A few hundred characters tell a language as well as a book does.
+        let end = words.char_indices().nth(400).map_or(words.len(), |(at, _)| at);
+        let language = match whatlang::detect(&words[..end]) {
+            Some(found) if found.is_reliable() => found.lang().code(),
+            _ => "unsure",
+        };
+        let count = |text: &str| self.tokens.map(|tokens| tokens(text) as u32);
+        Sample {
+            language,
+            prompt_tokens: count(&record.prompt.text()),
+            response_tokens: record.responses.iter().filter_map(|one| count(&one.content.text())).collect(),
+        }
+    }
+}
+
+/// Words and characters.
+fn measure(text: &str) -> (u32, u32) {
+    (text::words(text) as u32, text::length(text) as u32)
+}
+
+/// One hash of several.
+pub(super) fn mix(parts: &[u64]) -> u64 {
+    // Multiply and rotate, the step of FxHash, then a final avalanche: the parts are hashes already.
+    let folded =
+        parts.iter().fold(0u64, |sum, part| (sum.rotate_left(23) ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    (folded ^ (folded >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93)
+}
+
+/// Whether a record with these forms may give a shape: spares conversions that are empty by the table in
+/// [`convert`].
+fn may_give(shape: Shape, forms: &[u32; FormKind::ALL.len()]) -> bool {
+    use FormKind::{Comparison, Edit, Event, Outcome, Ranking, Rating, Span, Step, Thumb};
+    let any = |kinds: &[FormKind]| kinds.iter().any(|kind| forms[*kind as usize] > 0);
+    match shape {
+        Shape::Pairs => {
+            any(&[Comparison, Ranking, Edit])
+                || [Rating, Thumb, Outcome].iter().any(|kind| forms[*kind as usize] > 1)
+        }
+        Shape::Lists => any(&[Comparison, Ranking]) || forms[Rating as usize] > 1,
+        Shape::BinaryLabels => any(&[Thumb, Outcome, Rating, Comparison]),
+        Shape::ScalarTargets => any(&[Rating, Thumb, Outcome, Event]),
+        Shape::Demonstrations => any(&[Edit, Event]),
+        Shape::SpanLabels => any(&[Span]),
+        Shape::StepLabels => any(&[Step]),
+        Shape::Conditions => true,
+    }
+}
+
+/// One source says a thing and its opposite: both thumbs, both outcomes, both verdicts on a step, or both orders.
+fn contradicts(record: &Record) -> bool {
+    let items = &record.feedback;
+    items.iter().enumerate().any(|(index, a)| {
+        items[index + 1..].iter().any(|b| {
+            if (&a.by, &a.aspect) != (&b.by, &b.aspect) {
+                return false;
+            }
+            match (&a.form, &b.form) {
+                (Form::Thumb { on: x, value: p }, Form::Thumb { on: y, value: q }) => x == y && p != q,
+                (
+                    Form::Outcome { on: x, check: c, passed: p },
+                    Form::Outcome { on: y, check: d, passed: q },
+                ) => x == y && c == d && p != q,
+                (Form::Step { on: x, index: i, correct: p }, Form::Step { on: y, index: j, correct: q }) => {
+                    x == y && i == j && p != q
+                }
+                (Form::Comparison { better: a, worse: b }, Form::Comparison { better: c, worse: d }) => {
+                    a == d && b == c
+                }
+                _ => false,
+            }
+        })
+    })
+}
