@@ -27,7 +27,8 @@ pub(super) struct Decoder {
     layers: Vec<Layer>,
     norm: Vec<f32>,
     head: Packed,
-    arch: Arch,
+    /// The instructions that this machine has.
+    pub(super) arch: Arch,
 }
 
 #[derive(Debug)]
@@ -116,11 +117,6 @@ impl Decoder {
             config: config.clone(),
             arch: Arch::new(),
         })
-    }
-
-    /// The instructions that this machine has.
-    pub fn arch(&self) -> Arch {
-        self.arch
     }
 
     /// Bytes of packed weights.

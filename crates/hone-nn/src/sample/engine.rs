@@ -571,7 +571,7 @@ impl Worker {
         let decoder = &shared.decoder;
         let parts = if shared.lone.load(Ordering::Acquire) { shared.options.threads } else { 1 };
         decoder.step(&mut self.scratch, Crew { parts }, &mut feeds, |feed, logits| {
-            outcomes[feed] = Some(speakers[feed].say(decoder.arch(), logits, chooser));
+            outcomes[feed] = Some(speakers[feed].say(decoder.arch, logits, chooser));
         });
         drop((feeds, speakers));
 

@@ -180,6 +180,7 @@ mod tests {
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
+    use super::super::simd::instruction_sets;
     use super::*;
 
     fn random(len: usize, seed: u64) -> Vec<f32> {
@@ -197,16 +198,16 @@ mod tests {
             let (x, w) = (random(rows * inputs, 1), random(inputs * outputs, 2));
             let (bias, start) = (random(outputs, 3), random(rows * outputs, 4));
             let packed = pack(inputs, outputs, &w, Some(&bias));
-            let mut y = start.clone();
-            packed.apply(Arch::new(), &x, 0..packed.panels(), &mut y, true);
-            for r in 0..rows {
-                for o in 0..outputs {
-                    let product: f64 = (0..inputs)
-                        .map(|k| f64::from(x[r * inputs + k]) * f64::from(w[o * inputs + k]))
-                        .sum();
-                    let expected = product + f64::from(bias[o]) + f64::from(start[r * outputs + o]);
-                    let got = f64::from(y[r * outputs + o]);
-                    assert!((got - expected).abs() < 1e-5, "{rows}x{inputs}x{outputs} at {r},{o}: {got}");
+            for arch in instruction_sets() {
+                let mut y = start.clone();
+                packed.apply(arch, &x, 0..packed.panels(), &mut y, true);
+                for (place, &got) in y.iter().enumerate() {
+                    let (r, o) = (place / outputs, place % outputs);
+                    let pairs = x[r * inputs..][..inputs].iter().zip(&w[o * inputs..][..inputs]);
+                    let product: f64 = pairs.map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
+                    let expected = product + f64::from(bias[o]) + f64::from(start[place]);
+                    let error = (f64::from(got) - expected).abs();
+                    assert!(error < 1e-5, "{arch:?}: {rows}x{inputs}x{outputs} at {r},{o}: {got}");
                 }
             }
             let mut row = vec![0.0; inputs];

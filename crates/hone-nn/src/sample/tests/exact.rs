@@ -148,3 +148,36 @@ fn sampled_tokens_score_the_same_in_training() {
         }
     }
 }
+
+#[test]
+fn every_instruction_set_computes_the_same() {
+    let tokens: Vec<u32> = (0..70).map(|t| t * t % 61).collect();
+    for (name, model) in variants() {
+        let mut decoder = decode::Decoder::new(&model, true).unwrap();
+        // The last logits after a prompt in two pieces, beside a shorter sequence.
+        let mut run = |arch| {
+            decoder.arch = arch;
+            let mut scratch = decode::Scratch::default();
+            let mut caches = [cache::Cache::new(model.config()), cache::Cache::new(model.config())];
+            let mut last = vec![];
+            for (start, end) in [(0, 41), (41, 70)] {
+                let [first, second] = &mut caches;
+                let mut feeds = [
+                    decode::Feed { cache: first, tokens: &tokens[start..end], logits: end == 70 },
+                    decode::Feed { cache: second, tokens: &tokens[start..start + 3], logits: end == 70 },
+                ];
+                let crew = crew::Crew { parts: 1 };
+                decoder.step(&mut scratch, crew, &mut feeds, |_, logits| last.extend_from_slice(logits));
+            }
+            last
+        };
+        let mut sets = simd::instruction_sets().into_iter();
+        let expected = run(sets.next().unwrap());
+        assert_eq!(expected.len(), 2 * 61);
+        for arch in sets {
+            for (a, b) in expected.iter().zip(run(arch)) {
+                assert!((a - b).abs() < 1e-4, "{name}, {arch:?}: {a} {b}");
+            }
+        }
+    }
+}
