@@ -21,6 +21,6 @@ pub mod split;
 pub mod text;
 mod validate;
 
-pub use error::{Fault, Problem, Problems};
+pub use error::{Fault, KEPT, Problem, Problems};
 pub use feedback::{Feedback, Form, FormKind};
 pub use record::{Content, Message, Prompt, Record, Response};

@@ -50,7 +50,9 @@ pub fn folded_hash(text: &str) -> u64 {
             folded.push(' ');
         }
         if word.is_ascii() {
-            folded.extend(word.bytes().map(|byte| byte.to_ascii_lowercase() as char));
+            let start = folded.len();
+            folded.push_str(word);
+            folded[start..].make_ascii_lowercase();
         } else {
             folded.extend(word.chars().flat_map(char::to_lowercase));
         }

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use demonstrations::{Demonstration, demonstrations};
+pub use demonstrations::{Demonstration, IMITATED, demonstrations};
 pub use fine::{SpanLabel, StepLabels, span_labels, step_labels, token_labels};
 pub use labels::{BinaryLabel, ScalarTarget, binary_labels, scalar_targets};
 pub use lists::{List, lists};

@@ -4,7 +4,7 @@ use rustc_hash::FxHashSet;
 
 use crate::convert::{self, Losses, Shape};
 use crate::feedback::{Form, FormKind};
-use crate::record::Record;
+use crate::record::{Content, Record, Response};
 use crate::{split, text};
 
 /// One record, boiled down.
@@ -85,7 +85,7 @@ impl Examiner<'_> {
             let text = response.content.text();
             digest.response_lengths.push(measure(&text));
             let hash = text::folded_hash(&text);
-            contents.push((response.id.as_str(), hash));
+            contents.push((response, hash));
             whole.push(hash);
         }
         // What was said is part of it: two people's verdicts on one answer are no duplicates.
@@ -93,7 +93,7 @@ impl Examiner<'_> {
             whole.push(text::hash(serde_json::to_string(item).unwrap_or_default().as_bytes()));
         }
         digest.whole = mix(&whole);
-        let content = |id: &str| contents.iter().find(|(known, _)| *known == id).map(|(_, hash)| *hash);
+        let content = |id: &str| contents.iter().find(|(known, _)| known.id == id).map(|(_, hash)| *hash);
         for item in &record.feedback {
             let kind = item.form.kind();
             digest.forms[kind as usize] += 1;
@@ -129,7 +129,7 @@ impl Examiner<'_> {
             }
             digest.by.extend(by);
         }
-        self.pairs(record, &mut digest);
+        pairs(record, &contents, &mut digest);
         digest.contradiction = contradicts(record);
         for (place, shape) in Shape::ALL.into_iter().enumerate() {
             if may_give(shape, &digest.forms) {
@@ -151,40 +151,6 @@ impl Examiner<'_> {
         hash
     }
 
-    fn pairs(&self, record: &Record, digest: &mut Digest) {
-        let orders = [FormKind::Comparison, FormKind::Ranking];
-        if orders.iter().all(|kind| digest.forms[*kind as usize] == 0) {
-            return;
-        }
-        for pair in convert::pairs(record, &mut Losses::ignored()) {
-            if !orders.contains(&pair.origin.form) {
-                continue;
-            }
-            let (better, worse) =
-                (text::folded_hash(&pair.chosen.text()), text::folded_hash(&pair.rejected.text()));
-            if better == worse {
-                digest.tied += 1;
-            } else {
-                let key = mix(&[digest.prompt, better.min(worse), better.max(worse)]);
-                digest.pairs.push((key, better < worse));
-            }
-        }
-        for item in &record.feedback {
-            match &item.form {
-                Form::Ranking { order } => {
-                    digest.tied += order.iter().filter(|place| place.len() > 1).count() as u32
-                }
-                // Equal to the byte: the conversion leaves such pairs out.
-                Form::Comparison { better, worse } => {
-                    let same = record.response(better).map(|one| &one.content)
-                        == record.response(worse).map(|one| &one.content);
-                    digest.tied += u32::from(same);
-                }
-                _ => {}
-            }
-        }
-    }
-
     fn sample(&self, record: &Record) -> Sample {
         let mut words = record.prompt.text().into_owned();
         if let Some(response) = record.responses.first() {
@@ -202,6 +168,44 @@ impl Examiner<'_> {
             language,
             prompt_tokens: count(&record.prompt.text()),
             response_tokens: record.responses.iter().filter_map(|one| count(&one.content.text())).collect(),
+        }
+    }
+}
+
+/// Pairs and ties of the forms that order two texts outright. `contents` holds each response and its hash.
+fn pairs(record: &Record, contents: &[(&Response, u64)], digest: &mut Digest) {
+    let orders = [FormKind::Comparison, FormKind::Ranking];
+    if orders.iter().all(|kind| digest.forms[*kind as usize] == 0) {
+        return;
+    }
+    for pair in convert::pairs(record, &mut Losses::ignored()) {
+        if !orders.contains(&pair.origin.form) {
+            continue;
+        }
+        // The conversion borrows from the record, so a text is known by its address.
+        let hash = |content: &Content| {
+            contents.iter().find(|(one, _)| std::ptr::eq(&one.content, content)).map(|(_, hash)| *hash)
+        };
+        let (Some(better), Some(worse)) = (hash(pair.chosen), hash(pair.rejected)) else { continue };
+        if better == worse {
+            digest.tied += 1;
+        } else {
+            let key = mix(&[digest.prompt, better.min(worse), better.max(worse)]);
+            digest.pairs.push((key, better < worse));
+        }
+    }
+    for item in &record.feedback {
+        match &item.form {
+            Form::Ranking { order } => {
+                digest.tied += order.iter().filter(|place| place.len() > 1).count() as u32
+            }
+            // Equal to the byte: the conversion leaves such pairs out.
+            Form::Comparison { better, worse } => {
+                let same = record.response(better).map(|one| &one.content)
+                    == record.response(worse).map(|one| &one.content);
+                digest.tied += u32::from(same);
+            }
+            _ => {}
         }
     }
 }

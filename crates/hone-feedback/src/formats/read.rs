@@ -180,6 +180,11 @@ impl LineParser {
             return None;
         }
         let other = FORMATS.iter().find(|format| (format.looks_like)(row))?;
+        // The same rows to a reader: weights and tools, which tell the two apart, are there in some rows only.
+        let chat = |format: &Format| matches!(format.name, "openai-chat" | "trl-messages");
+        if chat(self.format) && chat(other) {
+            return None;
+        }
         Some(Fault::new(
             "",
             format!("a row of the format {}", self.format.name),
