@@ -87,13 +87,14 @@ impl Model {
 
     fn assemble(config: ModelConfig, params: Params) -> Model {
         let (_, places) = Layout::decoder(&config);
+        let chunk_tokens = chunk_tokens(&config);
         let mut model = Model {
             config: Arc::new(config),
             places: Arc::new(places),
             params,
             adapter: None,
             threads: std::thread::available_parallelism().map_or(1, |threads| threads.get()),
-            chunk_tokens: 768,
+            chunk_tokens,
             segments: vec![],
             blocks: vec![],
             base_grads: vec![],
@@ -240,6 +241,14 @@ impl Model {
         let adapter = self.adapter.as_mut().map_or(&mut [][..], |adapter| &mut adapter.params.data[..]);
         (&self.segments, &mut self.params.data, adapter, &mut self.gradient)
     }
+}
+
+/// Tokens per chunk: as many as keep what a thread holds between its two passes near 64 MiB, within the range where
+/// matrix products run at full speed.
+fn chunk_tokens(config: &ModelConfig) -> usize {
+    let per_layer = 3 * config.hidden_size + 2 * config.query_width() + 2 * config.kv_width();
+    let bytes = 4 * config.layers * (per_layer + 2 * config.intermediate_size);
+    ((64 << 20) / bytes.max(1)).clamp(256, 768)
 }
 
 /// Whether two neighbouring tensors are rows of one fused matrix: q, k, v or gate, up, weights or biases.

@@ -52,7 +52,7 @@ impl Default for Want {
 pub struct Candidates {
     /// Tokens per target, `k`.
     pub per_target: usize,
-    /// `[M, k]`, row-major.
+    /// `[M, k]`, row-major. In [`Network::accumulate`], `M` counts the targets of all parts, in their order.
     pub tokens: Vec<u32>,
 }
 

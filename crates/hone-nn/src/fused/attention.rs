@@ -1,7 +1,7 @@
 //! Causal attention of one sequence, forward and backward, in blocks of queries.
 //!
-//! Nothing of size `s × s` is kept: the forward pass keeps the logsumexp of each score row, and the backward pass
-//! computes the probabilities again from it (FlashAttention, arXiv:2205.14135).
+//! Nothing of size `s × s` is kept: the forward pass keeps the maximum and the factor of each score row, and the backward pass
+//! computes the probabilities again from them (FlashAttention, arXiv:2205.14135).
 
 use super::kernels;
 use super::matmul::{Mat, matmul};
@@ -66,13 +66,14 @@ impl Shape {
     }
 }
 
-/// Attention output `out` `[s, heads · head_dim]` from `qkv` `[s, stride]`; keeps `logsumexp` `[heads, s]`.
-pub fn forward(shape: Shape, qkv: &[f32], out: &mut [f32], logsumexp: &mut [f32], scratch: &mut [f32]) {
+/// Attention output `out` `[s, heads · head_dim]` from `qkv` `[s, stride]`; keeps what each
+/// softmax divided by, `kept` `[heads, s]`.
+pub fn forward(shape: Shape, qkv: &[f32], out: &mut [f32], kept: &mut [[f32; 2]], scratch: &mut [f32]) {
     let (stride, d, width) = (shape.stride(), shape.head_dim, shape.heads * shape.head_dim);
     let length = qkv.len() / stride;
     for head in 0..shape.heads {
         let (q, k, v) = shape.places(head);
-        let kept = &mut logsumexp[head * length..(head + 1) * length];
+        let kept = &mut kept[head * length..(head + 1) * length];
         for Block { start, end, keys } in shape.blocks(length) {
             let (m, n) = (end - start, end - keys);
             let queries = Mat::new(&qkv[start * stride + q..], stride);
@@ -100,7 +101,7 @@ pub fn forward(shape: Shape, qkv: &[f32], out: &mut [f32], logsumexp: &mut [f32]
 pub fn backward(
     shape: Shape,
     qkv: &[f32],
-    logsumexp: &[f32],
+    kept: &[[f32; 2]],
     dout: &[f32],
     dqkv: &mut [f32],
     scratch: &mut [f32],
@@ -114,7 +115,7 @@ pub fn backward(
     }
     for head in 0..shape.heads {
         let (q, k, v) = shape.places(head);
-        let kept = &logsumexp[head * length..(head + 1) * length];
+        let kept = &kept[head * length..(head + 1) * length];
         for Block { start, end, keys } in shape.blocks(length) {
             let (m, n) = (end - start, end - keys);
             let queries = Mat::new(&qkv[start * stride + q..], stride);

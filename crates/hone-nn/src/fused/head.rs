@@ -71,7 +71,7 @@ pub struct HeadState {
 pub struct Ask<'a> {
     /// Rows count within the chunk.
     pub targets: &'a [Target],
-    /// Index of the first of them in the whole batch, for the candidates.
+    /// Index of the first of them in the whole step, for the candidates.
     pub first: usize,
     /// Last row of each sequence of the chunk.
     pub ends: &'a [usize],

@@ -279,8 +279,9 @@ simd! {
         dot(a, b)
     }
 
-    /// Softmax of `row[..live]` with the logsumexp returned; the rest of the row becomes 0.
-    pub fn softmax_live(row: &mut [f32], from: usize, live: usize) -> f32 {
+    /// Softmax of `row[from..live]`; the rest of the row becomes 0. Returns what [`softmax_again`] needs: the largest
+    /// score and the factor. Two numbers, because a rounded logsumexp would cost digits where scores are large.
+    pub fn softmax_live(row: &mut [f32], from: usize, live: usize) -> [f32; 2] {
         row[..from].fill(0.0);
         row[live..].fill(0.0);
         let row = &mut row[from..live];
@@ -290,15 +291,17 @@ simd! {
         for x in row.iter_mut() {
             *x *= factor;
         }
-        shift + sum.ln()
+        [shift, factor]
     }
 
-    /// Probabilities of `row[from..live]` from scores and their kept logsumexp; the rest of the row becomes 0.
-    pub fn softmax_again(row: &mut [f32], from: usize, live: usize, logsumexp: f32) {
+    /// Probabilities of `row[from..live]` from scores and what [`softmax_live`] returned for them; the rest of the row
+    /// becomes 0.
+    pub fn softmax_again(row: &mut [f32], from: usize, live: usize, kept: [f32; 2]) {
+        let [shift, factor] = kept;
         row[..from].fill(0.0);
         row[live..].fill(0.0);
         for x in &mut row[from..live] {
-            *x = exp(*x - logsumexp);
+            *x = exp(*x - shift) * factor;
         }
     }
 
@@ -329,11 +332,11 @@ mod tests {
     fn softmax_again_repeats_softmax() {
         let scores: Vec<f32> = (0..37).map(|i| (i as f32 * 0.7).sin() * 3.0).collect();
         let (mut first, mut second) = (scores.clone(), scores.clone());
-        let logsumexp = softmax_live(&mut first, 2, 30);
-        softmax_again(&mut second, 2, 30, logsumexp);
+        let kept = softmax_live(&mut first, 2, 30);
+        softmax_again(&mut second, 2, 30, kept);
         assert!((first.iter().sum::<f32>() - 1.0).abs() < 1e-6);
         for (i, (a, b)) in first.iter().zip(&second).enumerate() {
-            assert!((a - b).abs() < 1e-6, "{i}: {a} {b}");
+            assert_eq!(a, b, "{i}");
             assert_eq!(*a == 0.0, !(2..30).contains(&i));
         }
     }

@@ -35,8 +35,8 @@ const SMALL: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     rope: Mutex<Option<Arc<RopeTable>>>,
-    chunks: Mutex<Vec<Box<ChunkState>>>,
-    threads: Mutex<Vec<Box<ThreadState>>>,
+    chunks: Pool<ChunkState>,
+    threads: Pool<ThreadState>,
 }
 
 /// What a chunk keeps between its two passes.
@@ -54,12 +54,15 @@ pub struct ThreadState {
     dembed: Vec<f32>,
 }
 
+/// Things to be used again. Boxed, because moving one should not copy its many vectors' headers.
+type Pool<T> = Mutex<Vec<Box<T>>>;
+
 /// Takes what was put back, or something fresh.
-fn borrow<T: Default>(pool: &Mutex<Vec<Box<T>>>) -> Box<T> {
+fn borrow<T: Default>(pool: &Pool<T>) -> Box<T> {
     pool.lock().ok().and_then(|mut pool| pool.pop()).unwrap_or_default()
 }
 
-fn give_back<T>(pool: &Mutex<Vec<Box<T>>>, item: Box<T>) {
+fn give_back<T>(pool: &Pool<T>, item: Box<T>) {
     if let Ok(mut pool) = pool.lock() {
         pool.push(item);
     }
@@ -188,18 +191,25 @@ impl Model {
         if !config.head.has_language() && !batch.targets().is_empty() {
             return Err(Error::argument("targets", "a model with a language head", "a classifier"));
         }
+        Ok(())
+    }
+
+    /// Checks the candidates for `targets` targets.
+    fn check_candidates(&self, want: &Want, targets: usize) -> Result<()> {
         let Some(candidates) = &want.candidates else { return Ok(()) };
-        if candidates.tokens.len() != batch.targets().len() * candidates.per_target {
+        if candidates.tokens.len() != targets * candidates.per_target {
             return Err(Error::Shape {
                 what: "candidates".into(),
-                needed: vec![batch.targets().len(), candidates.per_target],
+                needed: vec![targets, candidates.per_target],
                 got: vec![candidates.tokens.len()],
             });
         }
-        match candidates.tokens.iter().find(|&&token| token as usize >= config.vocab_size) {
-            Some(token) => {
-                Err(Error::argument("candidates", format!("tokens below {}", config.vocab_size), token))
-            }
+        match candidates.tokens.iter().find(|&&token| token as usize >= self.config().vocab_size) {
+            Some(token) => Err(Error::argument(
+                "candidates",
+                format!("tokens below {}", self.config().vocab_size),
+                token,
+            )),
             None => Ok(()),
         }
     }
@@ -210,26 +220,27 @@ impl Model {
         weights: Weights,
         want: &Want,
         part: &mut Part,
+        mut pieces: Vec<Piece>,
         threads: usize,
         loss: &LossFn,
         (gradient, embed): (&SharedGradient, EmbedRows),
         train_embed: bool,
     ) -> Result<()> {
         let mut guard = Abandon { gradient, rows: embed.rows, done: false };
-        let raw = self.forward(weights, want, &mut part.pieces, threads, true)?;
+        let raw = self.forward(weights, want, &mut pieces, threads, true)?;
         let leaves = Leaves::new(self.config(), part.batch, want, raw)?;
         let loss = loss(part.index, &leaves.outputs())?;
         let grads = leaves.gradients(&loss.value.backward()?)?;
         part.value = f64::from(loss.value.to_scalar::<f32>()?);
         part.metrics = loss.metrics;
-        in_parallel(threads, part.pieces.iter_mut(), |piece| {
+        in_parallel(threads, pieces.iter_mut(), |piece| {
             let mut thread = borrow(&self.cache.threads);
             let embed = train_embed.then_some(embed);
             piece.backward(weights, want, &grads, gradient, embed, &mut thread)?;
             give_back(&self.cache.threads, thread);
             Ok(())
         })?;
-        for piece in part.pieces.drain(..) {
+        for piece in pieces {
             give_back(&self.cache.chunks, piece.state);
         }
         guard.done = true;
@@ -241,7 +252,6 @@ impl Model {
 struct Part<'a> {
     index: usize,
     batch: &'a Batch,
-    pieces: Vec<Piece>,
     value: f64,
     metrics: Vec<(&'static str, f64)>,
 }
@@ -253,6 +263,7 @@ impl Network for Model {
 
     fn evaluate(&self, batch: &Batch, want: &Want) -> Result<Outputs> {
         self.check(batch, want)?;
+        self.check_candidates(want, batch.targets().len())?;
         let rope = self.rope_table(batch.longest())?;
         // An even number, so that two threads end together; parts of a step are balanced by whoever cuts the step.
         let count = match self.chunk_count(batch) {
@@ -271,6 +282,7 @@ impl Network for Model {
         for batch in parts {
             self.check(batch, want)?;
         }
+        self.check_candidates(want, parts.iter().map(|part| part.targets().len()).sum())?;
         let rope = self.rope_table(parts.iter().map(Batch::longest).max().unwrap_or(0))?;
         let d = self.config().hidden_size;
         let mut buffer = std::mem::take(&mut self.gradient);
@@ -291,7 +303,7 @@ impl Network for Model {
         let mut work: Vec<Part> = parts
             .iter()
             .enumerate()
-            .map(|(index, batch)| Part { index, batch, pieces: vec![], value: 0.0, metrics: vec![] })
+            .map(|(index, batch)| Part { index, batch, value: 0.0, metrics: vec![] })
             .collect();
         {
             let gradient = SharedGradient::new(&mut buffer, self.gradient_blocks());
@@ -301,15 +313,12 @@ impl Network for Model {
             let inner = (self.threads / outer).max(1);
             let weights = self.weights(&rope, want);
             // Parts are cut when their turn comes: a part that waits should hold no buffers.
-            let turns = Mutex::new(&mut turns);
-            let queue = work.iter_mut().map(|part| {
-                if let Ok(mut turns) = turns.lock() {
-                    part.pieces = self.cut(part.batch, self.chunk_count(part.batch), &mut turns);
-                }
-                part
-            });
-            in_parallel(outer, queue, |part| {
-                self.run_part(weights, want, part, inner, loss, (&gradient, embed), embed_place.is_some())
+            let queue = work
+                .iter_mut()
+                .map(|part| (self.cut(part.batch, self.chunk_count(part.batch), &mut turns), part));
+            in_parallel(outer, queue, |(pieces, part)| {
+                let gradients = (&gradient, embed);
+                self.run_part(weights, want, part, pieces, inner, loss, gradients, embed_place.is_some())
             })?;
         }
         if let Some(place) = embed_place {

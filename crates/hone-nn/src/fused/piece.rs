@@ -24,6 +24,8 @@ pub struct Piece {
     first_row: usize,
     first_sequence: usize,
     first_target: usize,
+    /// Targets of the parts before this one: where the part's candidates begin.
+    targets_before: usize,
     order: usize,
     head_order: usize,
     /// Taken from and given back to the model's pool.
@@ -32,11 +34,12 @@ pub struct Piece {
     pub raw: Raw,
 }
 
-/// Turns that have been promised so far in one step.
+/// Turns that have been promised so far in one step, and the targets that went by.
 #[derive(Debug, Default)]
 pub struct Turns {
     chunks: usize,
     heads: usize,
+    targets: usize,
 }
 
 /// Where embedding gradients go: one row for each token of the step.
@@ -71,6 +74,7 @@ impl Piece {
                 first_row: batch.rows(range.start).start,
                 first_sequence: range.start,
                 first_target: batch.target_range(range.start).start,
+                targets_before: turns.targets,
                 order: turns.chunks,
                 head_order: turns.heads,
                 state: state(),
@@ -79,6 +83,7 @@ impl Piece {
             turns.chunks += 1;
             turns.heads += head::turns(part.targets().len(), vocab_size);
         }
+        turns.targets += batch.targets().len();
         pieces
     }
 
@@ -100,7 +105,7 @@ impl Piece {
     }
 
     fn ask<'a>(&'a self, want: &'a Want) -> Ask<'a> {
-        Ask { targets: &self.targets, first: self.first_target, ends: &self.ends, want }
+        Ask { targets: &self.targets, first: self.targets_before + self.first_target, ends: &self.ends, want }
     }
 
     /// Backward pass from the gradients of the part's outputs.

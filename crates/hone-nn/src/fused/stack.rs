@@ -50,8 +50,8 @@ struct LayerState {
     pre_norm: Vec<f32>,
     /// `[n, heads + kv heads]`
     head_rstd: Vec<f32>,
-    /// `[heads, s]` of each sequence after the other.
-    logsumexp: Vec<f32>,
+    /// What each row's softmax divided by, `[heads, s]` of each sequence after the other.
+    softmax: Vec<[f32; 2]>,
     /// `[n, query]`
     attended: Vec<f32>,
     /// `[n, D]` residual stream before the feed-forward layer.
@@ -244,10 +244,10 @@ impl Weights<'_> {
 
         let qkv = &state.qkv[..n * stride];
         let attended = size(&mut state.attended, n * query);
-        let logsumexp = size(&mut state.logsumexp, n * config.heads);
+        state.softmax.resize(state.softmax.len().max(n * config.heads), [0.0; 2]);
         let scores = size(&mut scratch.scores, Shape::scratch(chunk.longest));
         for rows in chunk.sequences {
-            let kept = &mut logsumexp[rows.start * config.heads..rows.end * config.heads];
+            let kept = &mut state.softmax[rows.start * config.heads..rows.end * config.heads];
             let qkv = &qkv[rows.start * stride..rows.end * stride];
             attention::forward(shape, qkv, &mut attended[rows.start * query..rows.end * query], kept, scores);
         }
@@ -459,7 +459,7 @@ impl Weights<'_> {
             attention::backward(
                 shape,
                 &state.qkv[rows.start * stride..rows.end * stride],
-                &state.logsumexp[rows.start * config.heads..rows.end * config.heads],
+                &state.softmax[rows.start * config.heads..rows.end * config.heads],
                 &dattended[rows.start * query..rows.end * query],
                 &mut dqkv[rows.start * stride..rows.end * stride],
                 scores,
