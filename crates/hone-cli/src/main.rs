@@ -1,2 +1,57 @@
-//! Under construction.
-fn main() {}
+//! The `hone` command: one file per subcommand, none of which knows an algorithm.
+
+mod commands;
+mod source;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Learns from feedback on language models, and proves what it learnt.
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Look at a feedback log: what is in it, what is wrong with it, what it can train.
+    Check(commands::check::Args),
+    /// Rewrite a feedback log in another format, saying what the format cannot hold.
+    Convert(commands::convert::Args),
+    /// Write a feedback log of simulated people on a built-in task.
+    Simulate(commands::simulate::Args),
+    /// Answer prompts with a model or an endpoint.
+    Generate(commands::generate::Args),
+    /// Log-probabilities of given continuations under a model or an endpoint.
+    Score(commands::score::Args),
+    /// Show, make, or merge models.
+    #[command(subcommand)]
+    Model(commands::model::Command),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Check(args) => commands::check::run(args),
+        Command::Convert(args) => commands::convert::run(args),
+        Command::Simulate(args) => commands::simulate::run(args),
+        Command::Generate(args) => commands::generate::run(args),
+        Command::Score(args) => commands::score::run(args),
+        Command::Model(command) => commands::model::run(command),
+    };
+    match result {
+        Ok(code) => code,
+        // A reader that has seen enough is no failure: `hone … | head`.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hone: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -82,7 +82,17 @@ pub struct Writer {
     rows: Sink,
     written: Written,
     path: PathBuf,
-    partial: PathBuf,
+    partial: Partial,
+}
+
+/// The unfinished file, removed unless it was given its name.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // Gone already where all went well; where it cannot be removed, its name says what it is.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 enum Sink {
@@ -141,9 +151,9 @@ impl Writer {
         let write = format.write.ok_or(WriteError::OnlyRead(format.name))?;
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
-        let partial = PathBuf::from(partial);
+        let partial = Partial(PathBuf::from(partial));
         let fail = |source| WriteError::Io { file: path.display().to_string(), source };
-        let file = BufWriter::new(File::create(&partial).map_err(fail)?);
+        let file = BufWriter::new(File::create(&partial.0).map_err(fail)?);
         let name = path.to_string_lossy().to_ascii_lowercase();
         let output = if name.ends_with(".gz") {
             Output::Gzip(GzEncoder::new(file, flate2::Compression::default()))
@@ -220,7 +230,7 @@ impl Writer {
                 output.close()
             }),
         };
-        let named = closed.and_then(|()| std::fs::rename(&partial, &path));
+        let named = closed.and_then(|()| std::fs::rename(&partial.0, &path));
         named.map_err(|source| WriteError::Io { file: path.display().to_string(), source })?;
         Ok(written)
     }
