@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 
 /// Learns from feedback on language models, and proves what it learnt.
 #[derive(Debug, Parser)]
-#[command(version, about, propagate_version = true)]
+#[command(version, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
