@@ -46,10 +46,19 @@ fn main() -> ExitCode {
         // A reader that has seen enough is no failure: `hone … | head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("hone: {error:#}");
+            eprintln!("hone: {}", describe(&error));
             ExitCode::from(2)
         }
     }
+}
+
+/// An error with its causes, each said once: many errors already quote theirs.
+fn describe(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        _ if text.contains(&cause) => text,
+        _ => format!("{text}: {cause}"),
+    })
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

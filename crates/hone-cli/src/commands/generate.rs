@@ -87,6 +87,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
         })
         .collect();
     let model = args.source.open()?;
+    if !args.raw && !model.capabilities().chat {
+        bail!("{} has no chat template: give --raw to continue text as it is", model.capabilities().name);
+    }
     let mut out = std::io::stdout().lock();
     let mut broken = Ok(());
     let answers = model.generate(&requests, &mut |event| match event {
