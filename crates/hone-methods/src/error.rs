@@ -1,0 +1,83 @@
+//! What can go wrong between a log and a better model.
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Every failure says where, what was needed and what came.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The engine refused.
+    #[error(transparent)]
+    Engine(#[from] hone_nn::Error),
+    /// The language model refused.
+    #[error(transparent)]
+    Model(#[from] hone_lm::Error),
+    /// The world refused.
+    #[error(transparent)]
+    World(#[from] hone_worlds::Error),
+    /// The tensor library refused.
+    #[error("tensor: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// No method has this id.
+    #[error("method `{id}`: unknown; the nearest is `{nearest}`")]
+    UnknownMethod {
+        /// What was asked for.
+        id: String,
+        /// The id that differs least.
+        nearest: String,
+    },
+    /// A settings table does not hold what is taken.
+    #[error("settings of `{method}`: {message}")]
+    Settings {
+        /// Whose settings.
+        method: String,
+        /// Key, reason, and the nearest known key where one is unknown.
+        message: String,
+    },
+    /// A setting is outside its range.
+    #[error("settings of `{method}`: `{key}`: needs {needed}, got {got}")]
+    Range {
+        /// Whose settings.
+        method: String,
+        /// The setting.
+        key: String,
+        /// What is accepted.
+        needed: String,
+        /// What came.
+        got: String,
+    },
+    /// There is too little of what a method needs.
+    #[error("method `{method}`: needs {needed}, got {got}")]
+    Data {
+        /// Id of the method.
+        method: String,
+        /// What it takes, and how much of it.
+        needed: String,
+        /// What the log gives.
+        got: String,
+    },
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{path}: {problem}")]
+    File {
+        /// The file.
+        path: String,
+        /// What was needed and what came.
+        problem: String,
+    },
+}
+
+impl Error {
+    /// For `map_err` on what the system refuses about `path`.
+    pub fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.display().to_string();
+        move |source| Error::Io { path, source }
+    }
+}
