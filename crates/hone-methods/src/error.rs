@@ -56,6 +56,14 @@ pub enum Error {
         /// What the log gives.
         got: String,
     },
+    /// A method made something else than was asked for.
+    #[error("needs a method that makes {needed}, got one that makes {got}")]
+    Product {
+        /// What the caller needs.
+        needed: &'static str,
+        /// What the method makes.
+        got: &'static str,
+    },
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     Io {
@@ -75,6 +83,34 @@ pub enum Error {
 }
 
 impl Error {
+    /// Refuses to go on without an example, saying what the records hold instead.
+    ///
+    /// # Errors
+    /// [`Error::Data`].
+    pub fn expect_examples(
+        method: &str,
+        needed: &str,
+        examples: &crate::data::Examples,
+        records: &[hone_feedback::Record],
+    ) -> Result<()> {
+        if !examples.is_empty() {
+            return Ok(());
+        }
+        let forms: std::collections::BTreeSet<&str> =
+            records.iter().flat_map(|r| &r.feedback).map(|item| item.form.kind().name()).collect();
+        let forms = forms.into_iter().collect::<Vec<_>>().join(", ");
+        let got = match forms.as_str() {
+            "" => format!("none in {} records, which hold no feedback", records.len()),
+            _ => format!("none in {} records, which hold {forms}", records.len()),
+        };
+        Err(Error::Data { method: method.into(), needed: needed.into(), got })
+    }
+
+    /// A setting outside its range.
+    pub fn range(method: &str, key: &str, needed: &str, got: impl ToString) -> Error {
+        Error::Range { method: method.into(), key: key.into(), needed: needed.into(), got: got.to_string() }
+    }
+
     /// For `map_err` on what the system refuses about `path`.
     pub fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.display().to_string();

@@ -2,8 +2,27 @@
 //!
 //! Knows nothing of HTTP, SQL or the command line.
 
+pub mod bench;
+pub mod catalogue;
+pub mod data;
+pub mod docs;
 pub mod error;
 pub mod eval;
+pub mod imitate;
+pub mod method;
+pub mod oracle;
+pub mod policy;
+pub mod preference;
 pub mod pretrain;
+pub mod recipe;
+pub mod refine;
+pub mod report;
+pub mod reproduce;
+pub mod reward;
+pub mod tiny;
+pub mod train;
 
+pub use catalogue::{METHODS, find, search};
 pub use error::{Error, Result};
+pub use method::{Claim, Family, Job, Method, Needs, Product};
+pub use policy::Policy;

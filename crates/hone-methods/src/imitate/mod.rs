@@ -1,0 +1,4 @@
+//! Methods that fine-tune on answers.
+
+pub mod rejection_sampling;
+pub mod sft;
