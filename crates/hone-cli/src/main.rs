@@ -27,6 +27,10 @@ enum Command {
     Generate(commands::generate::Args),
     /// Log-probabilities of given continuations under a model or an endpoint.
     Score(commands::score::Args),
+    /// Measure a model on fresh tasks, or on a file with references.
+    Eval(commands::eval::Args),
+    /// Train the built-in model from the worlds.
+    Pretrain(commands::pretrain::Args),
     /// Show, make, or merge models.
     #[command(subcommand)]
     Model(commands::model::Command),
@@ -39,6 +43,8 @@ fn main() -> ExitCode {
         Command::Simulate(args) => commands::simulate::run(args),
         Command::Generate(args) => commands::generate::run(args),
         Command::Score(args) => commands::score::run(args),
+        Command::Eval(args) => commands::eval::run(args),
+        Command::Pretrain(args) => commands::pretrain::run(args),
         Command::Model(command) => commands::model::run(command),
     };
     match result {

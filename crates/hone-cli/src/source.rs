@@ -10,7 +10,7 @@ use hone_lm::{Endpoint, EndpointConfig, LanguageModel, Local, LocalOptions};
 #[derive(Debug, Args)]
 pub struct Source {
     /// Model folder in Hugging Face layout.
-    #[arg(long, value_name = "DIR", conflicts_with = "endpoint", required_unless_present = "endpoint")]
+    #[arg(long, value_name = "DIR", conflicts_with = "endpoint")]
     pub model: Option<PathBuf>,
     /// Base address of an OpenAI-compatible endpoint, such as http://localhost:8000/v1.
     #[arg(long, value_name = "URL", requires = "model_name")]

@@ -2,7 +2,9 @@
 
 pub mod check;
 pub mod convert;
+pub mod eval;
 pub mod generate;
 pub mod model;
+pub mod pretrain;
 pub mod score;
 pub mod simulate;

@@ -1,0 +1,175 @@
+//! The endless, seeded stream of training conversations.
+//!
+//! Conversation `i` depends on the seed, the mix and `i` alone, so a run that resumes at `i` goes on as if it had
+//! never stopped.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use hone_worlds::roles::{self, Role};
+use hone_worlds::seed::{mix, rng};
+use hone_worlds::{Detail, Task, World};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::mix::{Mix, draw};
+use crate::error::Result;
+
+/// Tasks per level whose answers are run in the stream, where checking runs a program: running a fresh one for every
+/// conversation would cost more than training on it. Fresh tasks are drawn where nothing is run.
+const RUN_TASKS: u64 = 400;
+
+/// Wrong answers made of each of those tasks.
+const RUN_MISTAKES: u64 = 6;
+
+/// Kinds of error that spoil the form of an answer. The model is shown them to criticise, never to write.
+const FORM: [&str; 2] = ["format", "syntax"];
+
+/// One prompt and the reply to learn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conversation {
+    /// What the model does in it.
+    pub role: Role,
+    /// Index of the world in the mix.
+    pub world: usize,
+    /// Level of the task.
+    pub level: u32,
+    /// The user's text.
+    pub prompt: String,
+    /// The assistant's text.
+    pub reply: String,
+}
+
+/// The stream of one seed and mix.
+#[derive(Debug)]
+pub struct Stream {
+    seed: u64,
+    mix: Mix,
+    worlds: Vec<Box<dyn World>>,
+    /// What was said about answers that had to be run, by world, task, level of detail and answer.
+    said: Mutex<HashMap<(usize, u64, Detail, String), String>>,
+}
+
+impl Stream {
+    /// # Errors
+    /// As [`Mix::worlds`].
+    pub fn new(seed: u64, mix: Mix) -> Result<Stream> {
+        let worlds = mix.worlds()?;
+        Ok(Stream { seed, mix, worlds, said: Mutex::default() })
+    }
+
+    /// The mix it draws from.
+    pub fn mix(&self) -> &Mix {
+        &self.mix
+    }
+
+    /// Conversation number `index`.
+    ///
+    /// # Errors
+    /// [`hone_worlds::Error::Sandbox`] where a program has to be run and cannot be.
+    pub fn conversation(&self, index: u64) -> Result<Conversation> {
+        let rng = &mut rng(self.seed, &format!("pretrain/{index}"));
+        let role = Role::ALL[draw(Role::ALL.iter().map(|role| self.mix.weight(*role)), rng)];
+        let world = draw(self.mix.worlds.iter().map(|share| share.weight), rng);
+        let share = &self.mix.worlds[world];
+        let level = *self.worlds[world].levels().start() + draw(share.levels.iter().copied(), rng) as u32;
+        let run = self.worlds[world].runs_programs() && matches!(role, Role::Criticise | Role::Refine);
+        let seed = match run {
+            true => mix(self.seed, &format!("pretrain/run/{}", rng.random_range(0..RUN_TASKS))),
+            false => rng.random(),
+        };
+        let task = self.worlds[world].task(level, seed)?;
+        let asked = Asked { stream: self, task: task.as_ref(), world, level, seed };
+        let (prompt, reply) = match role {
+            Role::Answer => {
+                let slips = rng.random_bool(share.slip);
+                let reply = if slips { slip(task.as_ref(), rng)? } else { task.reference() };
+                (roles::answer(&task.prompt()), reply)
+            }
+            Role::Criticise => {
+                let answer =
+                    if rng.random_bool(self.mix.right) { task.reference() } else { asked.mistake(rng)? };
+                let said = asked.explain(&answer, Detail::Correction)?;
+                (roles::criticise(&task.prompt(), &answer), said)
+            }
+            Role::Refine => {
+                let answer =
+                    if rng.random_bool(self.mix.approved) { task.reference() } else { asked.mistake(rng)? };
+                let detail = match rng.random_bool(self.mix.vague) {
+                    true => Detail::ALL[rng.random_range(0..Detail::ALL.len() - 1)],
+                    false => Detail::Correction,
+                };
+                let said = asked.explain(&answer, detail)?;
+                (roles::refine(&task.prompt(), &answer, &said), task.reference())
+            }
+            Role::Label => {
+                let right = rng.random_bool(0.5);
+                let answer = if right { task.reference() } else { asked.mistake(rng)? };
+                let label = if right { roles::YES } else { roles::NO };
+                (roles::label(&task.prompt(), &answer), label.to_string())
+            }
+        };
+        Ok(Conversation { role, world, level, prompt, reply })
+    }
+}
+
+/// One task and what the stream needs to know about it.
+struct Asked<'a> {
+    stream: &'a Stream,
+    task: &'a dyn Task,
+    world: usize,
+    level: u32,
+    seed: u64,
+}
+
+impl Asked<'_> {
+    fn runs(&self) -> bool {
+        self.stream.worlds[self.world].runs_programs()
+    }
+
+    /// A wrong answer: mostly one planted error, sometimes what somebody of little skill would write.
+    fn mistake(&self, rng: &mut ChaCha8Rng) -> Result<String> {
+        let plant = |rng: &mut ChaCha8Rng| -> Result<String> {
+            let kinds = self.task.plantable();
+            let kind = kinds.get(rng.random_range(0..kinds.len().max(1))).copied().unwrap_or_default();
+            Ok(self.task.plant(kind, rng)?.answer)
+        };
+        if self.runs() {
+            // Few enough that each is run once. A planted error is one by construction: it need not be run here.
+            let label = format!("pretrain/mistake/{}", rng.random_range(0..RUN_MISTAKES));
+            return plant(&mut hone_worlds::seed::rng(self.seed, &label));
+        }
+        if rng.random_bool(0.3) {
+            let answer = self.task.attempt(0.3, rng);
+            if !self.task.check(&answer)?.right {
+                return Ok(answer);
+            }
+        }
+        plant(rng)
+    }
+
+    fn explain(&self, answer: &str, detail: Detail) -> Result<String> {
+        if !self.runs() {
+            return Ok(self.task.explain(answer, detail)?);
+        }
+        let key = (self.world, mix(self.seed, &self.level.to_string()), detail, answer.to_string());
+        let known = self.stream.said.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some(said) = known {
+            return Ok(said);
+        }
+        let said = self.task.explain(answer, detail)?;
+        self.stream.said.lock().unwrap_or_else(PoisonError::into_inner).insert(key, said.clone());
+        Ok(said)
+    }
+}
+
+/// An answer with one planted error that leaves its form whole.
+fn slip(task: &dyn Task, rng: &mut ChaCha8Rng) -> Result<String> {
+    let mut kinds = task.plantable();
+    kinds.retain(|kind| !FORM.contains(kind));
+    if kinds.is_empty() {
+        return Ok(task.reference());
+    }
+    let kind = kinds[rng.random_range(0..kinds.len())];
+    Ok(task.plant(kind, rng)?.answer)
+}
