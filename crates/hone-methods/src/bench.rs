@@ -310,11 +310,16 @@ pub fn share_above_zero(margins: &[f64]) -> f64 {
     margins.iter().filter(|&&margin| margin > 0.0).count() as f64 / margins.len().max(1) as f64
 }
 
-/// How much better a preference method orders held-out pairs than imitating the chosen responses of the same pairs.
+/// Margins of held-out pairs, in nats, after a preference method and after imitating the chosen responses of the same
+/// pairs with the same settings.
 ///
 /// # Errors
 /// Those of both runs.
-pub fn order_over_imitation(seed: u64, run: fn(Job<'_>) -> Result<Product>, own: &str) -> Result<f64> {
+pub fn preferred_and_imitated(
+    seed: u64,
+    run: fn(Job<'_>) -> Result<Product>,
+    own: &str,
+) -> Result<[Vec<f64>; 2]> {
     let bench = Bench::new(seed)?;
     let (train, held_out) = (bench.pairs(160, "train"), bench.pairs(200, "held out"));
     let settings = quick(own)?;
@@ -322,14 +327,40 @@ pub fn order_over_imitation(seed: u64, run: fn(Job<'_>) -> Result<Product>, own:
     let pairs = |records: &[Record]| Examples::from_records(&start, records, Shape::Pairs, MAX_TOKENS);
     let mut chosen = pairs(&train)?;
     chosen.items.iter_mut().for_each(|item| item.sequences.truncate(1));
-    let training: Training = settings["training"].clone().try_into().map_err(|e: toml::de::Error| {
-        Error::Settings { method: "bench".into(), message: e.message().to_string() }
-    })?;
+    let training = training_of(&settings)?;
     let imitated = sft::imitate("sft", bench.job(&train, &settings)?, &chosen, &training)?.policy()?;
     let preferred = run(bench.job(&train, &settings)?)?.policy()?;
     let held_out = pairs(&held_out)?.items;
-    let order = |policy: &Policy| Ok::<_, Error>(share_above_zero(&margins(&start, policy, &held_out)?));
-    Ok(order(&preferred)? - order(&imitated)?)
+    Ok([margins(&start, &preferred, &held_out)?, margins(&start, &imitated, &held_out)?])
+}
+
+/// How much larger a share of held-out pairs a preference method orders right than imitating the chosen responses does.
+///
+/// # Errors
+/// As [`preferred_and_imitated`].
+pub fn order_over_imitation(seed: u64, run: fn(Job<'_>) -> Result<Product>, own: &str) -> Result<f64> {
+    let [preferred, imitated] = preferred_and_imitated(seed, run, own)?;
+    Ok(share_above_zero(&preferred) - share_above_zero(&imitated))
+}
+
+/// How much further apart a preference method sets held-out pairs than imitating the chosen responses does, in nats.
+///
+/// # Errors
+/// As [`preferred_and_imitated`].
+pub fn gap_over_imitation(seed: u64, run: fn(Job<'_>) -> Result<Product>, own: &str) -> Result<f64> {
+    let [preferred, imitated] = preferred_and_imitated(seed, run, own)?;
+    Ok(hone_feedback::metrics::mean(&preferred) - hone_feedback::metrics::mean(&imitated))
+}
+
+/// The `training` table of settings.
+///
+/// # Errors
+/// [`Error::Settings`].
+pub fn training_of(settings: &toml::Table) -> Result<Training> {
+    settings["training"].clone().try_into().map_err(|e: toml::de::Error| Error::Settings {
+        method: "bench".into(),
+        message: e.message().to_string(),
+    })
 }
 
 /// Mean of an effect over seeds, and its standard error.

@@ -41,7 +41,7 @@ impl RewardModel {
     pub fn score_marks(&self, examples: &[Example]) -> Result<Vec<Vec<f32>>> {
         let mut rows = vec![];
         for chunk in examples.chunks(64) {
-            let batch = train::batch_of(chunk)?;
+            let batch = train::batch_of(&self.policy.model, chunk)?;
             let outputs = hone_nn::Network::evaluate(&self.policy.model, &batch, &scores())?;
             let logits = mark_scores(chunk.iter(), &batch, &outputs)?.to_vec1::<f32>()?;
             let mut logits = logits.into_iter().map(|x| 1.0 / (1.0 + (-x).exp()));

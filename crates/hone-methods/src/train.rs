@@ -220,14 +220,21 @@ pub fn chosen_rejected(values: &Tensor) -> hone_nn::Result<(Tensor, Tensor)> {
     Ok((pairs.narrow(1, 0, 1)?.squeeze(1)?, pairs.narrow(1, 1, 1)?.squeeze(1)?))
 }
 
-/// The sequences of some examples, in order.
+/// The sequences of some examples, in order. A model without a language head has no targets.
 ///
 /// # Errors
 /// Those of the engine.
-pub fn batch_of<'a>(examples: impl IntoIterator<Item = &'a Example>) -> hone_nn::Result<Batch> {
+pub fn batch_of<'a>(
+    model: &Model,
+    examples: impl IntoIterator<Item = &'a Example>,
+) -> hone_nn::Result<Batch> {
+    let speaks = model.config().head.has_language();
     let mut batch = Batch::new();
     for sequence in examples.into_iter().flat_map(|example| &example.sequences) {
-        batch.push_masked(&sequence.tokens, &sequence.mask)?;
+        match speaks {
+            true => batch.push_masked(&sequence.tokens, &sequence.mask)?,
+            false => batch.push(&sequence.tokens, 0..0),
+        }
     }
     Ok(batch)
 }
@@ -252,7 +259,7 @@ pub fn evaluate(
 ) -> Result<Vec<Vec<f32>>> {
     let mut rows = Vec::with_capacity(examples.len());
     for chunk in examples.chunks(64) {
-        let batch = batch_of(chunk)?;
+        let batch = batch_of(model, chunk)?;
         let mut values = read(&batch, &model.evaluate(&batch, want)?)?.into_iter();
         rows.extend(chunk.iter().map(|example| values.by_ref().take(example.sequences.len()).collect()));
     }
@@ -315,7 +322,7 @@ pub fn descend_with<C: Sync>(
             .collect();
         let batches: Vec<Batch> = groups
             .iter()
-            .map(|group| batch_of(group.iter().map(|&index| &examples.items[index])))
+            .map(|group| batch_of(&trainer.model, group.iter().map(|&index| &examples.items[index])))
             .collect::<hone_nn::Result<_>>()?;
         if !checked {
             trainer.check_memory(Load::of(&batches))?;

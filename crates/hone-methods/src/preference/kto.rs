@@ -170,9 +170,7 @@ fn orders_better(seed: u64) -> Result<f64> {
     let held_out = Examples::from_records(&start, &bench.pairs(200, "held out"), Shape::Pairs, 64)?.items;
     let mut good = Examples::from_records(&start, &train, Shape::BinaryLabels, 64)?;
     good.items.retain(|item| item.labels[0] > 0.5);
-    let training: Training = settings["training"].clone().try_into().map_err(|e: toml::de::Error| {
-        Error::Settings { method: "kto".into(), message: e.message().to_string() }
-    })?;
+    let training = bench::training_of(&settings)?;
     // Twice the passes over half the answers: the same number of steps.
     let twice = Training { epochs: 2.0 * training.epochs, ..training };
     let imitated = sft::imitate("sft", bench.job(&train, &settings)?, &good, &twice)?.policy()?;

@@ -240,10 +240,10 @@ mod tests {
     fn approval_ends_the_rounds_and_every_call_is_counted() {
         let bench = bench::Bench::new(1).unwrap();
         let records = bench.records(4, 0, "asked");
-        let settings: toml::Table = "iterations = 2\ncriticise = \"say {{ answer }}\"\nrefine = \"say {{ critique }}\"\napprovals = [\"w\"]\n[draw]\nmax_tokens = 8"
+        let settings: toml::Table = "iterations = 2\ncriticise = \"say {{ answer }}\"\nrefine = \"say {{ critique }}\"\napprovals = [\"\"]\n[draw]\nmax_tokens = 8"
             .parse()
             .unwrap();
-        // Every critique names a word, so all are approved after one call each.
+        // Every text holds the empty one, so all are approved after one critique each.
         let job = bench.job(&records, &settings).unwrap();
         for answer in run(job).unwrap().answers().unwrap() {
             assert_eq!((answer.attempts.len(), answer.cost.calls, answer.chosen), (1, 2, 0));
