@@ -14,7 +14,11 @@ enum Task {
     /// All that must hold before a change lands: format, lints, documents, tests.
     Test,
     /// Checks that the documents' links lead somewhere and that every crate has its place in ARCHITECTURE.md.
-    Docs,
+    Docs {
+        /// Writes what is generated from the catalogue first: docs/methods/ and the table in README.md.
+        #[arg(long)]
+        write: bool,
+    },
     /// Compares with the Python peers: sets up a virtual environment under target/ and runs the scripts in compare/.
     Peers {
         /// Scripts to run; the exactness checks if none is named.
@@ -32,7 +36,12 @@ fn main() -> Result<()> {
             run("bash", &["crates/hone-nn/cuda-check.sh"])?;
             run("cargo", &["test", "--workspace", "--quiet"])
         }
-        Task::Docs => docs::check(&root()),
+        Task::Docs { write } => {
+            if write {
+                run("cargo", &["run", "--quiet", "-p", "hone-methods", "--example", "pages"])?;
+            }
+            docs::check(&root())
+        }
         Task::Peers { scripts } => peers(&scripts),
     }
 }
