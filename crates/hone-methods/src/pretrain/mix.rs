@@ -216,3 +216,62 @@ pub(super) fn draw(weights: impl Iterator<Item = f64> + Clone, rng: &mut ChaCha8
     }
     last
 }
+
+#[cfg(test)]
+mod tests {
+    use hone_worlds::seed::rng;
+
+    use super::*;
+
+    #[test]
+    fn draws_follow_the_weights() {
+        let mut rng = rng(1, "draws");
+        let mut counts = [0; 4];
+        for _ in 0..4000 {
+            counts[draw([1.0, 0.0, 3.0, 4.0].into_iter(), &mut rng)] += 1;
+        }
+        // Expected 500, 0, 1500, 2000; standard deviations at most sqrt(4000 / 4) = 32; four of them.
+        for (count, expected) in counts.into_iter().zip([500, 0, 1500, 2000]) {
+            assert!((count - expected as i32).abs() <= if expected == 0 { 0 } else { 127 }, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_mix_is_read_narrowed_and_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mix.toml");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Mix::read(&path).map_err(|error| error.to_string())
+        };
+        let mut mix = read("refine = 0.0\n").unwrap();
+        assert_eq!((mix.refine, mix.worlds.len()), (0.0, 4));
+        mix.only_roles(&["answer".into(), "label".into()]).unwrap();
+        assert_eq!((mix.criticise, mix.answer > 0.0, mix.label > 0.0), (0.0, true, true));
+        mix.only_worlds(&["lists".into()]).unwrap();
+        assert_eq!(mix.worlds.len(), 1);
+        assert!(mix.only_worlds(&["chess".into()]).unwrap_err().to_string().contains("sums"));
+        assert!(mix.only_roles(&["judge".into()]).unwrap_err().to_string().contains("criticise, refine"));
+
+        let refused = [
+            ("polish = 1.0", "polish"),
+            ("right = 1.5", "`right`: needs a share in [0, 1], got 1.5"),
+            ("[[worlds]]\nworld = \"notes\"\nweight = 1.0\nlevels = []\nslip = 0.0", "levels of notes"),
+            (
+                "[[worlds]]\nworld = \"notes\"\nweight = 1.0\nlevels = [1, 1, 1, 1, 1, 1]\nslip = 0.0",
+                "at most 5",
+            ),
+            ("[[worlds]]\nworld = \"notes\"\nweight = 1.0\nlevels = [1]\nslip = 1.0", "slip of notes"),
+        ];
+        for (text, needle) in refused {
+            let message = read(text).unwrap_err();
+            assert!(message.contains(needle), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_built_in_mix_is_valid_and_has_every_world() {
+        let worlds = Mix::default().worlds().unwrap();
+        assert_eq!(worlds.len(), hone_worlds::worlds().len());
+    }
+}

@@ -544,3 +544,6 @@ impl std::fmt::Display for Progress<'_> {
         write!(f, "  {:.0} tokens/s  {}:{:02} left", self.tokens_per_second, seconds / 60, seconds % 60)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,8 @@ pub struct Conversation {
     pub world: usize,
     /// Level of the task.
     pub level: u32,
+    /// Seed of the task.
+    pub seed: u64,
     /// The user's text.
     pub prompt: String,
     /// The assistant's text.
@@ -109,7 +111,7 @@ impl Stream {
                 (roles::label(&task.prompt(), &answer), label.to_string())
             }
         };
-        Ok(Conversation { role, world, level, prompt, reply })
+        Ok(Conversation { role, world, level, seed, prompt, reply })
     }
 }
 
@@ -172,4 +174,108 @@ fn slip(task: &dyn Task, rng: &mut ChaCha8Rng) -> Result<String> {
     }
     let kind = kinds[rng.random_range(0..kinds.len())];
     Ok(task.plant(kind, rng)?.answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Worlds whose checks run nothing.
+    fn quick() -> Mix {
+        let mut mix = Mix::default();
+        mix.only_worlds(&["sums", "notes", "lists"].map(String::from)).unwrap();
+        mix
+    }
+
+    #[test]
+    fn conversations_are_what_the_roles_say() {
+        let stream = Stream::new(5, quick()).unwrap();
+        let mut seen: HashMap<(Role, bool), usize> = HashMap::new();
+        for index in 0..3000 {
+            let talk = stream.conversation(index).unwrap();
+            let task = stream.worlds[talk.world].task(talk.level, talk.seed).unwrap();
+            let asked = task.prompt();
+            // What stands between the cue of the answer and the next one.
+            let shown = |cue: &str| {
+                let rest = talk.prompt.strip_prefix(&format!("{asked}\n[answer]\n")).unwrap();
+                rest.split_once(&format!("\n{cue}")).unwrap().0.to_string()
+            };
+            let right = |answer: &str| task.check(answer).unwrap().right;
+            let good = match talk.role {
+                Role::Answer => {
+                    assert_eq!(talk.prompt, asked);
+                    assert!(task.check(&talk.reply).unwrap().well_formed);
+                    right(&talk.reply)
+                }
+                Role::Criticise => {
+                    let answer = shown("[check]");
+                    assert_eq!(talk.prompt, roles::criticise(&asked, &answer));
+                    assert_eq!(talk.reply, task.explain(&answer, Detail::Correction).unwrap());
+                    right(&answer)
+                }
+                Role::Refine => {
+                    let answer = shown("[check]");
+                    let said = Detail::ALL.map(|detail| task.explain(&answer, detail).unwrap());
+                    let asks = |said: &String| talk.prompt == roles::refine(&asked, &answer, said);
+                    assert!(said.iter().any(asks), "{}", talk.prompt);
+                    assert_eq!(talk.reply, task.reference());
+                    right(&answer)
+                }
+                Role::Label => {
+                    let answer = shown("[right?]");
+                    assert_eq!(talk.prompt, roles::label(&asked, &answer));
+                    assert_eq!(talk.reply, roles::true_label(task.as_ref(), &answer).unwrap());
+                    right(&answer)
+                }
+            };
+            *seen.entry((talk.role, good)).or_default() += 1;
+        }
+        let share = |role: Role| {
+            let [good, bad] = [true, false].map(|good| *seen.get(&(role, good)).unwrap_or(&0) as f64);
+            ((good + bad) / 3000.0, good / (good + bad))
+        };
+        let mix = stream.mix();
+        let all: f64 = Role::ALL.iter().map(|role| mix.weight(*role)).sum();
+        for role in Role::ALL {
+            // Standard deviation of a share of 3000: at most sqrt(0.25 / 3000) = 0.009; four of them.
+            assert!((share(role).0 - mix.weight(role) / all).abs() < 0.037, "{role:?} {seen:?}");
+        }
+        // Shares of right answers: of some 500 conversations each, so a deviation is at most 0.022; four of them.
+        for (role, expected) in
+            [(Role::Criticise, mix.right), (Role::Refine, mix.approved), (Role::Label, 0.5)]
+        {
+            assert!((share(role).1 - expected).abs() < 0.09, "{role:?} {seen:?}");
+        }
+    }
+
+    #[test]
+    fn conversations_follow_from_seed_and_number() {
+        let talk = |seed, index| Stream::new(seed, quick()).unwrap().conversation(index).unwrap();
+        let stream = Stream::new(1, quick()).unwrap();
+        let in_order: Vec<_> = (0..20).map(|index| stream.conversation(index).unwrap()).collect();
+        assert!((0..20).rev().all(|index| talk(1, index) == in_order[index as usize]));
+        assert!((0..20).any(|index| talk(2, index) != in_order[index as usize]));
+    }
+
+    #[test]
+    fn programs_are_drawn_from_few_tasks_where_they_are_run() {
+        let mut mix = Mix::default();
+        mix.only_worlds(&["programs".to_string()]).unwrap();
+        let stream = Stream::new(3, mix).unwrap();
+        let mut asked = 0;
+        for index in 0..60 {
+            let talk = stream.conversation(index).unwrap();
+            let Some((task, rest)) = talk.prompt.split_once("\n[answer]\n") else { continue };
+            asked += 1;
+            assert!(task.starts_with("write f("), "{task}");
+            if talk.role == Role::Label {
+                // Labels are not run in the stream; here they are.
+                let task = stream.worlds[talk.world].task(talk.level, talk.seed).unwrap();
+                let answer = rest.strip_suffix("\n[right?]").unwrap();
+                assert_eq!(talk.reply, roles::true_label(task.as_ref(), answer).unwrap(), "{answer}");
+            }
+        }
+        let known = stream.said.lock().unwrap().len();
+        assert!(asked > 20 && known > 5 && known <= asked, "{known} of {asked}");
+    }
 }

@@ -89,3 +89,71 @@ pub fn write(folder: &Path, texts: &[String], size: usize, context: usize) -> Re
         Ok(())
     })?)
 }
+
+#[cfg(test)]
+mod tests {
+    use hone_lm::template::check_stop_in_mask;
+    use hone_lm::{ChatTemplate, Message, RenderOptions};
+
+    use super::*;
+
+    fn texts() -> Vec<String> {
+        ["sum 12+34", "12+34=46", "the note to ann", "the note to bob"].map(String::from).to_vec()
+    }
+
+    fn tokenizer(folder: &Path) -> hone_lm::Tokenizer {
+        write(folder, &texts(), 300, 64).unwrap();
+        hone_lm::Tokenizer::from_folder(folder).unwrap()
+    }
+
+    #[test]
+    fn every_text_comes_back_and_digits_stand_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokenizer = tokenizer(&folder.path().join("words"));
+        for text in ["the note to ann", " naïve 🙂\n\tif x: 3.14", "\u{0}\u{ffff} ünï", "ａ"] {
+            let ids = tokenizer.encode(text, true).unwrap();
+            assert_eq!(tokenizer.decode(&ids, true).unwrap(), text);
+        }
+        assert_eq!(tokenizer.encode("2026", true).unwrap().len(), 4);
+        // "the" and "note" stand twice each in the texts, so they are tokens; "zebra" stands in none.
+        assert_eq!(tokenizer.encode("the note", true).unwrap().len(), 2);
+        assert_eq!(tokenizer.encode("zebra", true).unwrap().len(), 5);
+        assert!(tokenizer.size() <= 300 && tokenizer.size() > SMALLEST);
+    }
+
+    #[test]
+    fn the_same_texts_make_the_same_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = ["one", "two"].map(|name| {
+            let path = folder.path().join(name);
+            write(&path, &texts(), 300, 64).unwrap();
+            std::fs::read(path.join("tokenizer.json")).unwrap()
+        });
+        assert!(bytes[0] == bytes[1]);
+    }
+
+    #[test]
+    fn the_template_marks_the_assistant_and_its_stop_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("words");
+        let tokenizer = tokenizer(&path);
+        let template = ChatTemplate::from_folder(&path, &tokenizer).unwrap().unwrap();
+        let said = [("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")];
+        let messages = said.map(|(role, text)| Message::new(role, text));
+        let options = RenderOptions::default();
+        let masked = template.mask_by_tag(&messages, &options, &tokenizer).unwrap();
+        let expected = "<|user|>s<|user|>a<|assistant|>b<|end|><|user|>c<|assistant|>d<|end|>";
+        assert_eq!(masked.text, expected);
+        let marked: Vec<String> = masked
+            .ids
+            .iter()
+            .zip(&masked.mask)
+            .filter(|(_, mask)| **mask)
+            .filter_map(|(id, _)| tokenizer.token(*id))
+            .collect();
+        assert_eq!(marked, ["b", END, "d", END]);
+        check_stop_in_mask(&masked.ids, &masked.mask, tokenizer.stop_tokens(), &tokenizer).unwrap();
+        let asked = RenderOptions { add_generation_prompt: true, ..options };
+        assert_eq!(template.render(&messages[1..2], &asked).unwrap(), "<|user|>a<|assistant|>");
+    }
+}

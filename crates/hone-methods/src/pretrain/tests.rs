@@ -1,0 +1,131 @@
+use std::fs;
+
+use hone_lm::{ChatTemplate, Message, RenderOptions};
+
+use super::*;
+
+/// A run that is over in a few seconds.
+fn short() -> Settings {
+    let mut mix = Mix::default();
+    mix.only_worlds(&["sums".into(), "notes".into()]).unwrap();
+    Settings {
+        seed: 3,
+        size: Size::named("0.1m").unwrap(),
+        vocabulary: 320,
+        length: Length::Steps(30),
+        step_tokens: 1000,
+        learning_rate: 1e-2,
+        threads: 2,
+        save_every: 20,
+        mix,
+        ..Settings::default()
+    }
+}
+
+fn lines(out: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn the_loss_falls_and_a_resumed_run_comes_to_the_same_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, cut) = (folder.path().join("whole"), folder.path().join("cut"));
+    let mut steps = vec![];
+    let outcome = run(&short(), &whole, false, &mut |progress| steps.push(progress.report.step)).unwrap();
+    assert_eq!(steps, (1..=30).collect::<Vec<_>>());
+    assert!(outcome.finished && outcome.steps == 30 && outcome.tokens >= 30_000, "{outcome:?}");
+    let logged = lines(&whole);
+    let losses: Vec<f64> = logged.iter().map(|line| line["loss"].as_f64().unwrap()).collect();
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    // ln 320 = 5.8 before the first step; knowing which tokens occur at all takes it below 4.
+    assert!(losses[0] > 5.0 && mean(&losses[25..]) < 0.7 * losses[0], "{losses:?}");
+    for role in ["loss_answer", "loss_criticise", "loss_refine", "loss_label"] {
+        assert!(logged[29][role].as_f64().unwrap() > 0.0, "{role}");
+    }
+
+    // The same run, stopped after its first checkpoint.
+    fs::create_dir(&cut).unwrap();
+    for name in ["config.toml", "metrics.jsonl"] {
+        fs::copy(whole.join(name), cut.join(name)).unwrap();
+    }
+    copy(&whole.join("tokenizer"), &cut.join("tokenizer"));
+    copy(&whole.join("checkpoint-20"), &cut.join("checkpoint-20"));
+    // What the caller asks for does not count: the run goes on with its own settings.
+    let resumed = run(&Settings::default(), &cut, true, &mut |_| {}).unwrap();
+    assert_eq!(resumed.steps, 30);
+    let weights = |out: &Path| fs::read(out.join("model/model.safetensors")).unwrap();
+    assert!(weights(&whole) == weights(&cut));
+    assert_eq!(lines(&cut), logged);
+
+    let again = run(&short(), &whole, false, &mut |_| {}).unwrap_err().to_string();
+    assert!(again.contains("--resume"), "{again}");
+    let model = hone_lm::Local::from_folder(&outcome.model, &hone_lm::LocalOptions::default()).unwrap();
+    assert!(model.template().is_some());
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[test]
+fn tokens_are_those_of_the_template_and_only_the_reply_is_learnt() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = folder.path().join("words");
+    let settings = short();
+    let stream = Stream::new(1, settings.mix.clone()).unwrap();
+    let talks: Vec<Conversation> = (0..200).map(|index| stream.conversation(index).unwrap()).collect();
+    let texts: Vec<String> =
+        talks.iter().flat_map(|talk| [talk.prompt.clone(), talk.reply.clone()]).collect();
+    vocabulary::write(&words, &texts, 400, CONTEXT).unwrap();
+    let encoder = Encoder::new(&words, 4.0).unwrap();
+    let template = ChatTemplate::from_folder(&words, &encoder.tokenizer).unwrap().unwrap();
+    for talk in &talks {
+        let encoded = encoder.encode(talk).unwrap();
+        let messages = [Message::new("user", &*talk.prompt), Message::new("assistant", &*talk.reply)];
+        let masked = template.mask_by_tag(&messages, &RenderOptions::default(), &encoder.tokenizer).unwrap();
+        assert_eq!(encoded.ids, masked.ids, "{talk:?}");
+        let mask: Vec<bool> = (0..encoded.ids.len()).map(|at| at >= encoded.start).collect();
+        assert_eq!(mask, masked.mask, "{talk:?}");
+    }
+    let (step, batches) = prepare(&settings, &stream, &encoder, 0).unwrap();
+    let tokens: usize = batches.iter().map(|batch| batch.tokens().len()).sum();
+    let learnt: usize = batches.iter().map(|batch| batch.targets().len()).sum();
+    let expected: usize = talks[..step.next as usize]
+        .iter()
+        .map(|talk| encoder.tokenizer.encode(&talk.reply, false).unwrap().len() + 1)
+        .sum();
+    assert!(tokens >= settings.step_tokens, "{tokens}");
+    assert_eq!(learnt, expected);
+    assert!(step.parts.iter().zip(&batches).all(|(part, batch)| part.weights.len() == batch.targets().len()));
+}
+
+#[test]
+fn minutes_end_a_run_on_time_and_settings_out_of_range_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let settings = Settings { length: Length::Minutes(0.05), ..short() };
+    let begun = Instant::now();
+    let outcome = run(&settings, &out, false, &mut |_| {}).unwrap();
+    // Three seconds, and what learning the tokenizer, a step and a checkpoint take beyond them.
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    assert!(outcome.steps >= 1 && outcome.model.join("config.json").exists());
+
+    let refused = |change: &dyn Fn(&mut Settings)| {
+        let mut settings = short();
+        change(&mut settings);
+        run(&settings, &folder.path().join("none"), false, &mut |_| {}).unwrap_err().to_string()
+    };
+    assert!(refused(&|s| s.vocabulary = 259).contains("`vocabulary`: needs at least 260, got 259"));
+    assert!(refused(&|s| s.size.heads = 5).contains("`size.heads`"));
+    assert!(refused(&|s| s.size.kv_heads = 3).contains("`size.kv_heads`: needs a divisor of 4, got 3"));
+    assert!(refused(&|s| s.step_tokens = 0).contains("`step_tokens`: needs at least 1"));
+    assert!(refused(&|s| s.length = Length::Minutes(f64::NAN)).contains("`length`"));
+    assert!(refused(&|s| s.mix.right = -1.0).contains("`right`"));
+    assert!(Size::named("9b").unwrap_err().to_string().contains("0.1m, 0.7m, 2m, 3m"));
+    assert!(!folder.path().join("none").exists());
+}
