@@ -17,6 +17,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Read a feedback log, train on it, and show on held-out prompts what that changed.
+    Improve(commands::improve::Args),
     /// Look at a feedback log: what is in it, what is wrong with it, what it can train.
     Check(commands::check::Args),
     /// Rewrite a feedback log in another format, saying what the format cannot hold.
@@ -31,6 +33,10 @@ enum Command {
     Eval(commands::eval::Args),
     /// Train the built-in model from the worlds.
     Pretrain(commands::pretrain::Args),
+    /// What is known to learn from feedback: every method, its page, its settings.
+    Methods(commands::methods::Args),
+    /// Run a method's claims against their baselines, and say which hold.
+    Reproduce(commands::reproduce::Args),
     /// Show, make, or merge models.
     #[command(subcommand)]
     Model(commands::model::Command),
@@ -38,6 +44,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Improve(args) => commands::improve::run(args),
         Command::Check(args) => commands::check::run(args),
         Command::Convert(args) => commands::convert::run(args),
         Command::Simulate(args) => commands::simulate::run(args),
@@ -45,6 +52,8 @@ fn main() -> ExitCode {
         Command::Score(args) => commands::score::run(args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Pretrain(args) => commands::pretrain::run(args),
+        Command::Methods(args) => commands::methods::run(args),
+        Command::Reproduce(args) => commands::reproduce::run(args),
         Command::Model(command) => commands::model::run(command),
     };
     match result {

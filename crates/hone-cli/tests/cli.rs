@@ -1,5 +1,8 @@
 //! The command as a user meets it: exit status, what is printed, what is written.
 
+#[path = "cli/built_in.rs"]
+mod built_in;
+
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -80,6 +83,46 @@ fn a_fresh_model_is_shown_and_a_wrong_size_refused() {
 }
 
 #[test]
+fn methods_are_listed_shown_and_searched() {
+    let folder = tempfile::tempdir().unwrap();
+    let listed = text(&hone(folder.path(), &["methods"]).stdout);
+    assert!(listed.starts_with("imitate\n  "), "{listed}");
+    assert!(listed.contains("\npreference\n") && listed.contains("\n  dpo "), "{listed}");
+
+    let shown = text(&hone(folder.path(), &["methods", "show", "dpo"]).stdout);
+    for part in
+        ["DPO (dpo), preference\n", "\nWHAT IT DOES\n  ", "\n  beta = 0.1\n", "hone run recipes/dpo.toml\n"]
+    {
+        assert!(shown.contains(part), "{part} not in {shown}");
+    }
+    let found = text(&hone(folder.path(), &["methods", "search", "odds", "ratio"]).stdout);
+    assert!(found.contains("\n  orpo  "), "{found}");
+
+    let output = hone(folder.path(), &["methods", "--json"]);
+    let all: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let methods = listed.lines().filter(|line| line.starts_with("  ")).count();
+    assert_eq!(all.as_array().unwrap().len(), methods);
+    assert!(all.as_array().unwrap().iter().any(|m| m["id"] == "kto" && m["settings"]["beta"] == 0.1));
+}
+
+#[test]
+fn claims_are_run_and_their_table_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["reproduce", "best-of-n", "--seeds", "2", "--json", "--out", "claims.md"];
+    let output = hone(folder.path(), &arguments);
+    let findings: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(findings[0]["claim"], "claim_beats_one_answer");
+    assert_eq!(findings[0]["effects"].as_array().unwrap().len(), 2);
+    // The status says what the finding says.
+    let holds = findings[0]["holds"].as_bool().unwrap();
+    assert_eq!(output.status.code(), Some(i32::from(!holds)), "{findings}");
+    assert!(text(&output.stderr).contains("1/1 best-of-n: claim_beats_one_answer, seed 2 of 2\n"));
+    let table = std::fs::read_to_string(folder.path().join("claims.md")).unwrap();
+    assert!(table.contains("`hone reproduce best-of-n --seeds 2`"), "{table}");
+    assert!(table.contains(if holds { "| holds |" } else { "| **does not hold** |" }), "{table}");
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let folder = tempfile::tempdir().unwrap();
     for (arguments, needle) in [
@@ -88,6 +131,9 @@ fn what_is_missing_is_named() {
         (&["convert", "a", "b", "--to", "word"], "--to word: needs one of"),
         (&["generate", "--model", "none", "--prompt", "hi"], "none"),
         (&["model", "show", "none"], "config.json"),
+        (&["methods", "show", "dppo"], "the nearest is `dpo`"),
+        (&["reproduce", "ktoo"], "the nearest is `kto`"),
+        (&["reproduce", "dpo", "--seeds", "1"], "--seeds"),
     ] {
         let output = hone(folder.path(), arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");

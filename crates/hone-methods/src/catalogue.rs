@@ -34,14 +34,26 @@ pub fn find(id: &str) -> Result<&'static Method> {
     })
 }
 
-/// Methods whose id, name or comment holds every word, in any case, in catalogue order.
+/// Methods whose page holds every word, in any case, the closest first: a word counts most in an id or a name, less in
+/// the summary, least in the rest. Equals keep the catalogue's order.
 pub fn search(words: &str) -> Vec<&'static Method> {
     let words: Vec<String> = words.split_whitespace().map(str::to_lowercase).collect();
-    let matches = |method: &Method| {
-        let text = format!("{} {} {}", method.id, method.name, method.doc).to_lowercase();
-        words.iter().all(|word| text.contains(word))
+    let weight = |method: &Method, word: &String| {
+        let holds = |text: &str| text.to_lowercase().contains(word);
+        let parts = [method.id, method.name, method.summary(), method.doc];
+        [(holds(parts[0]) || holds(parts[1]), 4), (holds(parts[2]), 2), (holds(parts[3]), 1)]
+            .into_iter()
+            .filter(|(held, _)| *held)
+            .map(|(_, weight)| weight)
+            .sum::<u32>()
     };
-    METHODS.iter().copied().filter(|method| matches(method)).collect()
+    let score = |method: &Method| {
+        let weights: Vec<u32> = words.iter().map(|word| weight(method, word)).collect();
+        weights.iter().all(|&w| w > 0).then(|| weights.iter().sum::<u32>())
+    };
+    let mut found: Vec<(u32, &Method)> = METHODS.iter().filter_map(|&m| Some((score(m)?, m))).collect();
+    found.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
+    found.into_iter().map(|(_, method)| method).collect()
 }
 
 /// The name that takes the fewest single-character edits to reach; the first of equals.
@@ -94,7 +106,11 @@ mod tests {
                 assert_eq!(method.family, family, "{stem}: lies in another family's folder");
                 assert!(!method.claims.is_empty(), "{stem}: no claim");
                 for claim in method.claims {
-                    assert!(source.contains(&format!("fn {}()", claim.name)), "{stem}: no test {}", claim.name);
+                    assert!(
+                        source.contains(&format!("fn {}()", claim.name)),
+                        "{stem}: no test {}",
+                        claim.name
+                    );
                     assert!(method.doc.contains(claim.name), "{stem}: comment does not name {}", claim.name);
                 }
                 files.insert(stem);
@@ -131,6 +147,15 @@ mod tests {
         );
         assert!(refused("beta = 0.0").contains("above 0"));
         assert!(refused("beta = \"x\"").contains("`beta`: needs float, got string"));
+    }
+
+    #[test]
+    fn the_closest_are_found_first() {
         assert!(search("odds ratio").iter().any(|m| m.id == "orpo"));
+        let found = search("DPO");
+        assert_eq!(found[0].id, "dpo");
+        // IPO's page names DPO, its name does not.
+        assert!(found.iter().any(|m| m.id == "ipo"), "{found:?}");
+        assert!(search("dpo zebra").is_empty());
     }
 }
