@@ -56,6 +56,9 @@ pub enum Error {
         /// What the log gives.
         got: String,
     },
+    /// A log that cannot be read, or that may not be trained on.
+    #[error("{0}")]
+    Log(String),
     /// A method made something else than was asked for.
     #[error("needs a method that makes {needed}, got one that makes {got}")]
     Product {

@@ -9,6 +9,7 @@ pub mod docs;
 pub mod error;
 pub mod eval;
 pub mod imitate;
+pub mod improve;
 pub mod method;
 pub mod oracle;
 pub mod policy;

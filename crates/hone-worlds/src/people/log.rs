@@ -151,6 +151,8 @@ pub fn log(
             "prompt": [{"role": "user", "content": task.prompt()}],
             "responses": responses,
             "feedback": feedback,
+            // Enough to ask the oracle again, of these answers or of others.
+            "task": {"world": world.id(), "level": level, "seed": seed},
         }));
     }
     Ok(records)

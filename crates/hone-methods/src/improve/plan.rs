@@ -1,0 +1,417 @@
+//! Which methods a log is given to, in which order, and for how long: decided by the forms that are there.
+
+use std::time::{Duration, Instant};
+
+use hone_feedback::convert::Shape;
+use hone_feedback::{FormKind, Record};
+use hone_nn::Want;
+use serde::{Deserialize, Serialize};
+
+use super::read::Log;
+use crate::catalogue::{METHODS, find};
+use crate::data::Examples;
+use crate::error::{Error, Result};
+use crate::method::{Method, Needs, settings};
+use crate::oracle::Worlds;
+use crate::policy::Policy;
+use crate::recipe::Recipe;
+use crate::report::{NotChosen, Step};
+use crate::train::{Training, seq_logps};
+
+/// Share of the budget that is spent on training; the rest reads, measures and writes.
+const TRAINING_SHARE: f64 = 0.65;
+
+/// How many times as long a training step takes as scoring the same tokens: forward, backward, optimiser.
+const STEP_COST: f64 = 3.5;
+
+/// Fewer examples than this teach nothing that could be told from chance.
+const LEAST: usize = 16;
+
+/// Models up to this size take their rates from the recipes, which were found on the built-in model; larger ones take
+/// the published ones.
+const SMALL: usize = 30_000_000;
+
+/// One step of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// Id of the method.
+    pub method: String,
+    /// Why it was chosen.
+    pub why: String,
+    /// Settings, where they differ from the method's defaults.
+    pub settings: toml::Table,
+    /// Records it is given.
+    pub records: usize,
+    /// Examples that it will find in them; 0 where it makes its own.
+    pub examples: usize,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Seconds it is expected to take.
+    pub seconds: f64,
+    /// Whether it changes the policy; else it makes a reward model.
+    pub policy: bool,
+}
+
+/// What will be done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// The steps, in order.
+    pub stages: Vec<Stage>,
+    /// Methods left aside, with the reason.
+    pub left: Vec<(String, String)>,
+    /// Tokens per second that the model scores here.
+    pub speed: f64,
+}
+
+/// What the plan is made under.
+#[derive(Debug, Clone)]
+pub struct Terms<'a> {
+    /// Methods asked for by name; empty to let the forms decide.
+    pub methods: &'a [String],
+    /// `method.key=value` for the settings of methods.
+    pub set: &'a [String],
+    /// Wall time of the whole run.
+    pub budget: Duration,
+}
+
+impl Plan {
+    /// Chooses methods for a log.
+    ///
+    /// # Errors
+    /// [`Error::UnknownMethod`]; [`Error::Data`] if the log feeds none of the methods asked for, or none at all;
+    /// those of settings.
+    pub fn make(log: &Log, policy: &Policy, terms: &Terms<'_>) -> Result<Plan> {
+        let mut plan = Plan { stages: vec![], left: vec![], speed: speed(log, policy)? };
+        let wanted: Vec<(&'static Method, String)> = match terms.methods {
+            [] => chosen(log, &mut plan.left),
+            ids => ids
+                .iter()
+                .map(|id| Ok((find(id)?, "asked for by name".to_string())))
+                .collect::<Result<_>>()?,
+        };
+        for (method, why) in wanted {
+            let stage = stage(log, policy, method, why, terms)?;
+            if stage.examples == 0 && stage.records == 0 {
+                return Err(missing(log, method));
+            }
+            plan.stages.push(stage);
+        }
+        if plan.stages.is_empty() {
+            let needed = format!("at least {LEAST} examples for one method");
+            return Err(Error::Data { method: "improve".into(), needed, got: held(log) });
+        }
+        fit(&mut plan, policy, log, terms.budget)?;
+        Ok(plan)
+    }
+
+    /// The plan for the report.
+    pub fn steps(&self, log: &Log) -> Vec<Step> {
+        self.stages
+            .iter()
+            .map(|stage| {
+                let method = find(&stage.method).ok();
+                let name = method.map_or(stage.method.as_str(), |m| m.name);
+                let forms = method.map(|m| forms(log, m.needs)).unwrap_or_default();
+                let mut step = Step::new(&stage.method, name, &stage.why).fed(forms, stage.examples as u64);
+                step = step.set("steps", stage.steps);
+                flat(&stage.settings, "", &mut |key, value| step.settings.push((key, value)));
+                step
+            })
+            .collect()
+    }
+
+    /// What was left aside, for the report.
+    pub fn not_chosen(&self) -> Vec<NotChosen> {
+        self.left.iter().map(|(method, why)| NotChosen::new(method, why)).collect()
+    }
+}
+
+/// The forms that feed a method, of those in the log.
+fn forms(log: &Log, needs: Needs) -> Vec<FormKind> {
+    let feeds = |form: &FormKind| match needs {
+        Needs::Shape(shape) => log.train.iter().take(2000).any(|record| {
+            let mut only = Record::new("", record.prompt.clone());
+            only.responses = record.responses.clone();
+            only.feedback = record.feedback.iter().filter(|f| f.form.kind() == *form).cloned().collect();
+            !only.feedback.is_empty() && shape.count(&only) > 0
+        }),
+        Needs::Checks => *form == FormKind::Outcome,
+        Needs::Prompts => false,
+    };
+    FormKind::ALL.into_iter().filter(feeds).collect()
+}
+
+fn held(log: &Log) -> String {
+    let forms: Vec<String> = FormKind::ALL
+        .into_iter()
+        .filter_map(|form| {
+            let count = log.items(form);
+            (count > 0).then(|| format!("{count} of {}", form.name()))
+        })
+        .collect();
+    if forms.is_empty() { "no feedback".into() } else { forms.join(", ") }
+}
+
+fn missing(log: &Log, method: &Method) -> Error {
+    let could: Vec<&str> = METHODS
+        .iter()
+        .filter(|m| matches!(m.needs, Needs::Shape(shape) if log.examples(shape) >= LEAST))
+        .map(|m| m.id)
+        .collect();
+    let could = if could.is_empty() { String::new() } else { format!("; it could feed {}", could.join(", ")) };
+    let got = format!("{} in {} records{could}", held(log), log.train.len());
+    Error::Data { method: method.id.into(), needed: method.needs.name().into(), got }
+}
+
+/// The rules. What is not chosen goes to `left` with the reason.
+fn chosen(log: &Log, left: &mut Vec<(String, String)>) -> Vec<(&'static Method, String)> {
+    let count = |shape| log.examples(shape);
+    let (demonstrations, pairs, labels) =
+        (count(Shape::Demonstrations), count(Shape::Pairs), count(Shape::BinaryLabels));
+    let (lists, scalars) = (count(Shape::Lists), count(Shape::ScalarTargets));
+    let thumbs = log.items(FormKind::Thumb) + log.items(FormKind::Outcome);
+    let checked = log.train.iter().filter(|record| Worlds::knows(record)).count();
+    let mut wanted: Vec<(&str, String)> = vec![];
+    let mut consider = |id: &'static str, take: bool, why: String| match take {
+        true => wanted.push((id, why)),
+        false => left.push((id.into(), why)),
+    };
+    let few = |count: usize, what: &str| match count {
+        0 => format!("the log has no {what}"),
+        count => format!("{count} {what} are too few; {LEAST} are needed"),
+    };
+    let enough = |count: usize| count >= LEAST;
+
+    consider("sft", enough(demonstrations), match enough(demonstrations) {
+        true => format!("{demonstrations} answers to imitate: edits, or answers marked as accepted"),
+        false => few(demonstrations, "answers to imitate"),
+    });
+    let outcomes = log.items(FormKind::Outcome);
+    consider("rejection-sampling", enough(checked) && outcomes > 0, match (checked, outcomes) {
+        (0, _) => "no record says how its answers can be checked".into(),
+        (_, 0) => "answers could be checked, but the log has no outcomes, so nobody asked for checks".into(),
+        _ => format!("{outcomes} outcomes on {checked} prompts whose answers can be checked again"),
+    });
+    // Thumbs on answers to different prompts give no pairs; where they are most of the log, KTO uses them all.
+    let by_thumbs = enough(labels) && thumbs > 0 && pairs < thumbs / 2;
+    consider("dpo", enough(pairs) && !by_thumbs, match (enough(pairs), by_thumbs) {
+        (false, _) => few(pairs, "pairs"),
+        (_, true) => format!("{pairs} pairs against {thumbs} thumbs and outcomes, which KTO uses one by one"),
+        _ => format!("{pairs} pairs of a better and a worse answer to one prompt"),
+    });
+    consider("kto", by_thumbs || (enough(labels) && !enough(pairs) && scalars == 0), match (enough(labels), by_thumbs) {
+        (false, _) => few(labels, "answers called good or bad"),
+        (_, true) => format!("{thumbs} thumbs and outcomes, most of them on answers that stand alone"),
+        _ if enough(pairs) => format!("{pairs} pairs say more about the same answers, and DPO uses them"),
+        _ => format!("{labels} answers called good or bad"),
+    });
+    for id in ["ipo", "slic", "orpo"] {
+        consider(id, false, "another way to learn from the same pairs; name it with --method".into());
+    }
+    consider("reward-pairs", enough(pairs), match enough(pairs) {
+        true => "a judge of answers, learnt from the same pairs".into(),
+        false => few(pairs, "pairs"),
+    });
+    let rankings = log.items(FormKind::Ranking);
+    consider("reward-lists", enough(lists) && rankings > 0, match rankings {
+        0 => "the log has no rankings".into(),
+        _ => format!("{lists} lists of ranked answers"),
+    });
+    let ratings = log.items(FormKind::Rating);
+    consider("reward-ratings", enough(scalars) && ratings > 0, match ratings {
+        0 => "the log has no ratings".into(),
+        _ => format!("{ratings} ratings"),
+    });
+    for (id, shape, what) in
+        [("reward-steps", Shape::StepLabels, "answers with judged steps"), ("reward-spans", Shape::SpanLabels, "marked spans")]
+    {
+        let count = count(shape);
+        consider(id, enough(count), if enough(count) { format!("{count} {what}") } else { few(count, what) });
+    }
+    for (id, why) in [
+        ("best-of-n", "answers with more calls instead of a better model; see `hone run recipes/best-of-n.toml`"),
+        ("majority-vote", "answers with more calls instead of a better model; see `hone run recipes/majority-vote.toml`"),
+        ("self-refine", "answers with more calls instead of a better model; see `hone run recipes/self-refine.toml`"),
+    ] {
+        consider(id, false, why.into());
+    }
+    // An empty catalogue entry would be a bug that the catalogue's own tests find.
+    wanted.into_iter().filter_map(|(id, why)| Some((find(id).ok()?, why))).collect()
+}
+
+/// A step of all that the log gives to a method.
+fn stage(log: &Log, policy: &Policy, method: &'static Method, why: String, terms: &Terms<'_>) -> Result<Stage> {
+    let mut own = toml::Table::new();
+    if policy.model.params.data.len() <= SMALL {
+        own = recipe(method.id)?.settings;
+    }
+    let mut recipe = Recipe { settings: own, ..recipe(method.id)? };
+    let prefix = format!("{}.", method.id);
+    for assignment in terms.set.iter().filter_map(|set| set.strip_prefix(&prefix)) {
+        recipe.set(assignment)?;
+    }
+    (method.check)(&recipe.settings)?;
+    let (records, examples) = match method.needs {
+        Needs::Shape(shape) => {
+            (log.train.iter().filter(|r| shape.count(r) > 0).count(), log.examples(shape))
+        }
+        Needs::Checks => (log.train.iter().filter(|record| Worlds::knows(record)).count(), 0),
+        Needs::Prompts => (log.train.len(), 0),
+    };
+    let policy = matches!(method.id, "sft" | "rejection-sampling" | "dpo" | "kto" | "ipo" | "slic" | "orpo");
+    Ok(Stage {
+        method: method.id.into(),
+        why,
+        settings: recipe.settings,
+        records,
+        examples,
+        steps: 0,
+        seconds: 0.0,
+        policy,
+    })
+}
+
+/// The recipe of a method as it is shipped.
+///
+/// # Errors
+/// [`Error::UnknownMethod`].
+pub fn recipe(id: &str) -> Result<Recipe> {
+    let found = RECIPES.iter().find(|(known, _)| *known == id).map(|(_, text)| *text);
+    match found {
+        Some(text) => Recipe::parse(text, &format!("recipes/{id}.toml")),
+        None => find(id).map(|method| Recipe {
+            method: method.id.into(),
+            data: String::new(),
+            model: None,
+            records: 0,
+            held_out: 0.2,
+            seed: 0,
+            settings: toml::Table::new(),
+        }),
+    }
+}
+
+macro_rules! recipes {
+    ($($id:literal),+ $(,)?) => {
+        /// The recipes of methods that `improve` can choose.
+        const RECIPES: &[(&str, &str)] =
+            &[$(($id, include_str!(concat!("../../../../recipes/", $id, ".toml")))),+];
+    };
+}
+recipes!(
+    "sft", "rejection-sampling", "dpo", "ipo", "kto", "orpo", "slic", "reward-lists", "reward-pairs",
+    "reward-ratings", "reward-spans", "reward-steps",
+);
+
+/// Tokens per second that the model scores here, over a few of the log's own texts.
+fn speed(log: &Log, policy: &Policy) -> Result<f64> {
+    let limit = policy.model.config().max_positions.min(512);
+    let mut examples = Examples::default();
+    let mut tokens = 0;
+    for record in &log.train {
+        for response in &record.responses {
+            if let Some(sequence) = policy.encode(&record.prompt, &response.content.text(), limit)? {
+                tokens += sequence.tokens.len();
+                examples.items.push(crate::data::Example {
+                    record: 0,
+                    sequences: vec![sequence],
+                    labels: vec![],
+                    marks: vec![],
+                });
+            }
+        }
+        if tokens >= 8192 || examples.len() >= 64 {
+            break;
+        }
+    }
+    if examples.is_empty() {
+        return Ok(1.0);
+    }
+    // The first pass warms caches up.
+    seq_logps(&policy.model, &examples.items[..1], &Want::default())?;
+    let started = Instant::now();
+    seq_logps(&policy.model, &examples.items, &Want::default())?;
+    Ok((tokens as f64 / started.elapsed().as_secs_f64().max(1e-6)).max(1.0))
+}
+
+/// Mean tokens of an example of this step, over some of the log.
+fn tokens_per_example(log: &Log, policy: &Policy, stage: &Stage, training: &Training) -> Result<f64> {
+    let method = find(&stage.method)?;
+    let limit = training.tokens_for(&policy.model);
+    let Needs::Shape(shape) = method.needs else { return Ok(128.0) };
+    let some: Vec<Record> = log.train.iter().filter(|r| shape.count(r) > 0).take(50).cloned().collect();
+    let sizes = Examples::from_records(policy, &some, shape, limit)?.sizes();
+    Ok(sizes.iter().sum::<usize>() as f64 / sizes.len().max(1) as f64)
+}
+
+/// Cuts the steps to the budget: all by the same share of their time, by giving each fewer records, then fewer passes.
+fn fit(plan: &mut Plan, policy: &Policy, log: &Log, budget: Duration) -> Result<()> {
+    let mut whole = vec![];
+    for stage in &plan.stages {
+        let training = training(stage)?;
+        let tokens = tokens_per_example(log, policy, stage, &training)?;
+        let examples = match find(&stage.method)?.needs {
+            Needs::Shape(_) => stage.examples,
+            // Sampling costs about as much as training on the samples.
+            _ => stage.records * 8,
+        };
+        let seconds = examples as f64 * tokens * training.epochs * STEP_COST / plan.speed;
+        whole.push((training, tokens, examples, seconds.max(0.5)));
+    }
+    let allowed = budget.as_secs_f64() * TRAINING_SHARE;
+    let total: f64 = whole.iter().map(|(.., seconds)| seconds).sum();
+    let share = (allowed / total).min(1.0);
+    for (stage, (training, _, examples, seconds)) in plan.stages.iter_mut().zip(whole) {
+        let mut epochs = training.epochs;
+        if share < 1.0 {
+            // Distinct examples are worth more than repeated ones.
+            let passes = epochs * share;
+            epochs = passes.clamp(1.0, epochs.max(1.0)).min(training.epochs);
+            let kept = (passes / epochs).min(1.0);
+            stage.records = ((stage.records as f64 * kept).ceil() as usize).max(1);
+            stage.examples = (stage.examples as f64 * kept).ceil() as usize;
+            set_epochs(&mut stage.settings, epochs);
+        }
+        let examples = if stage.examples > 0 { stage.examples } else { examples };
+        stage.steps = Training { epochs, ..training }.steps(examples);
+        stage.seconds = seconds * share;
+    }
+    Ok(())
+}
+
+fn set_epochs(settings: &mut toml::Table, epochs: f64) {
+    let training = settings.entry("training").or_insert_with(|| toml::Table::new().into());
+    if let Some(training) = training.as_table_mut() {
+        training.insert("epochs".into(), epochs.into());
+    }
+}
+
+/// The descent of a step, with its method's defaults filled in.
+fn training(stage: &Stage) -> Result<Training> {
+    let method = find(&stage.method)?;
+    let defaults = (method.defaults)()?;
+    let own = |table: &toml::Table| table.get("training").and_then(|t| t.as_table()).cloned().unwrap_or_default();
+    let mut whole = own(&defaults);
+    whole.extend(own(&stage.settings));
+    settings::<Training>(method.id, &whole)
+}
+
+/// Calls `on` with every value of nested tables by its dotted name.
+fn flat(table: &toml::Table, path: &str, on: &mut dyn FnMut(String, String)) {
+    for (key, value) in table {
+        let name = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        match value {
+            toml::Value::Table(inner) => flat(inner, &name, on),
+            toml::Value::String(text) => on(name, text.clone()),
+            other => on(name, other.to_string()),
+        }
+    }
+}
+
+impl crate::method::Settings for Training {
+    fn check(&self) -> Result<()> {
+        Training::check(self, "training")
+    }
+}

@@ -1,0 +1,104 @@
+//! The log of a run: read, checked, and split by prompt.
+
+use std::path::{Path, PathBuf};
+
+use hone_feedback::convert::Shape;
+use hone_feedback::doctor::{self, Report};
+use hone_feedback::formats::{self, Options};
+use hone_feedback::split::{Side, side};
+use hone_feedback::{FormKind, Record};
+use hone_lm::Tokenizer;
+
+use crate::error::{Error, Result};
+
+/// Share of the training prompts that decide whether a step is kept. They are trained on by no step.
+const VALIDATION: f64 = 0.1;
+
+/// A log in memory, in three parts of which no two share a prompt.
+#[derive(Debug)]
+pub struct Log {
+    /// To train on.
+    pub train: Vec<Record>,
+    /// To decide by whether a step is kept.
+    pub validation: Vec<Record>,
+    /// To measure on, once at the start and once at the end.
+    pub held_out: Vec<Record>,
+    /// What the doctor says.
+    pub report: Report,
+}
+
+/// How a log is read and split.
+#[derive(Debug, Clone)]
+pub struct Reading<'a> {
+    /// The files, read as one log.
+    pub files: &'a [PathBuf],
+    /// Their format, where content does not tell.
+    pub from: Option<&'a str>,
+    /// Share of prompts that is held out, in (0, 1).
+    pub held_out: f64,
+    /// Draws the split.
+    pub seed: u64,
+}
+
+impl Log {
+    /// Reads, checks and splits. Lines that give no record are in the doctor's report.
+    ///
+    /// # Errors
+    /// A file that cannot be opened, or whose format nothing tells; [`Error::Log`] if training may not go on, with the
+    /// doctor's reasons; [`Error::Data`] if no prompt is left on one side.
+    pub fn read(reading: &Reading<'_>, tokenizer: &Tokenizer) -> Result<Log> {
+        // A text that cannot be encoded counts as empty: lengths are a survey, training reads the text again.
+        let count = |text: &str| tokenizer.encode(text, false).map_or(0, |ids| ids.len());
+        let options = Options { from: reading.from.map(str::to_string), ..Options::default() };
+        let settings = doctor::Settings {
+            options: options.clone(),
+            threads: crate::policy::threads(),
+            tokens: Some(&count),
+            ..doctor::Settings::default()
+        };
+        let report = doctor::check(reading.files, &settings).map_err(|e| Error::Log(e.to_string()))?;
+        if !report.verdict.may_train() {
+            return Err(Error::Log(format!("training may not go on\n\n{report}")));
+        }
+        let (mut train, mut validation, mut held_out) = (vec![], vec![], vec![]);
+        for file in reading.files {
+            for record in records(file, &options)? {
+                if record.feedback.is_empty() && !crate::oracle::Worlds::knows(&record) {
+                    continue;
+                }
+                match side(&record, reading.held_out, reading.seed) {
+                    Side::HeldOut => held_out.push(record),
+                    // Another draw of the same kind, so that the third part is stable too.
+                    Side::Train => match side(&record, VALIDATION, reading.seed ^ 0x5eed) {
+                        Side::HeldOut => validation.push(record),
+                        Side::Train => train.push(record),
+                    },
+                }
+            }
+        }
+        if train.is_empty() || held_out.is_empty() {
+            return Err(Error::Data {
+                method: "improve".into(),
+                needed: "prompts both to train on and to measure on".into(),
+                got: format!("{} and {}", train.len() + validation.len(), held_out.len()),
+            });
+        }
+        Ok(Log { train, validation, held_out, report })
+    }
+
+    /// Examples of a shape in the training part.
+    pub fn examples(&self, shape: Shape) -> usize {
+        self.train.iter().map(|record| shape.count(record)).sum()
+    }
+
+    /// Items of a form in the training part.
+    pub fn items(&self, form: FormKind) -> usize {
+        self.train.iter().flat_map(|record| &record.feedback).filter(|item| item.form.kind() == form).count()
+    }
+}
+
+/// The sound records of a file; the others are the doctor's.
+fn records(file: &Path, options: &Options) -> Result<Vec<Record>> {
+    let reader = formats::open(file, options).map_err(|e| Error::Log(e.to_string()))?;
+    Ok(reader.filter_map(|item| Some(item.ok()?.record)).collect())
+}

@@ -1,0 +1,206 @@
+//! What a run says: the plan in words, the report, the metrics.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::measure::{Probe, Readings};
+use super::{Done, Run};
+use crate::catalogue::find;
+use crate::error::{Error, Result};
+use crate::report::{
+    Chart, Head, LeftOut, LogSection, ModelLine, Outcome, Plan, Report, Sample, Samples, Stage, ThemeCounter,
+    ThemeSettings,
+};
+
+/// Samples shown side by side.
+const SAMPLES: usize = 20;
+
+/// The plan, for the terminal.
+pub(super) fn plan(run: &Run) -> String {
+    let mut text = String::new();
+    let log = &run.log;
+    let model = run.policy.model.params.data.len() as f64 / 1e6;
+    let _ = writeln!(text, "model   {} ({model:.1} M weights)", run.settings.model.display());
+    let _ = writeln!(
+        text,
+        "log     {} prompts or more to train on, {} to decide by, {} held out ({} records in all, {} refused)",
+        log.train.len(),
+        log.validation.len(),
+        log.held_out.len(),
+        log.report.records,
+        log.report.refused
+    );
+    let _ = writeln!(text, "budget  {}", time(run.settings.budget));
+    for (index, stage) in run.plan.stages.iter().enumerate() {
+        let name = find(&stage.method).map_or(stage.method.as_str(), |m| m.name);
+        let _ = writeln!(text, "step {}  {} ({name}): {}", index + 1, stage.method, stage.why);
+        let examples = match stage.examples {
+            0 => format!("{} prompts", stage.records),
+            examples => format!("{examples} examples"),
+        };
+        let _ = writeln!(text, "        {examples}, {} steps, about {}", stage.steps, time(stage.seconds));
+    }
+    for (method, why) in &run.plan.left {
+        let _ = writeln!(text, "not     {method}: {why}");
+    }
+    text
+}
+
+fn time(seconds: f64) -> String {
+    match seconds {
+        s if s < 1.0 => "a second".into(),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s => format!("{:.0} min", s / 60.0),
+    }
+}
+
+/// The report of a finished run.
+pub(super) fn report(
+    run: &Run,
+    outcome: &Outcome,
+    ended: &[Done],
+    probe: &Probe<'_>,
+    readings: [&Readings; 2],
+    model: Option<&Path>,
+) -> Result<Report> {
+    let names: Vec<String> = run.settings.logs.iter().map(|log| file_name(log)).collect();
+    let mut head = Head::new(names.join(", "), &run.command)
+        .version("hone", env!("CARGO_PKG_VERSION"))
+        .version("system", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH))
+        .version("processors", crate::policy::threads().to_string());
+    head.date = date();
+    head.seconds = run.started.elapsed().as_secs_f64();
+    head.seed = run.settings.seed;
+    head.model = ModelLine {
+        name: file_name(&run.settings.model),
+        parameters: run.policy.model.params.data.len() as u64,
+        written_to: model.map(|folder| folder.display().to_string()),
+    };
+    let mut steps = run.plan.steps(&run.log);
+    for (step, done) in steps.iter_mut().zip(ended) {
+        step.seconds = Some(done.seconds);
+        step.ended = Some(done.ended.clone());
+    }
+    let log = &run.log;
+    let plan = Plan {
+        budget: Some(time(run.settings.budget)),
+        split: format!(
+            "by a hash of the prompt: {} records to train on, {} to decide by, {} held out",
+            log.train.len(),
+            log.validation.len(),
+            log.held_out.len()
+        ),
+        steps,
+        not_chosen: run.plan.not_chosen(),
+    };
+    let mut themes = ThemeCounter::new(ThemeSettings::default());
+    log.train.iter().chain(&log.validation).chain(&log.held_out).for_each(|record| themes.add(record));
+    let mut left_out = LeftOut::from_doctor(&log.report);
+    for (stage, done) in run.plan.stages.iter().zip(ended) {
+        for (reason, count) in &done.losses {
+            left_out.push(LeftOut::new(Stage::Converting, format!("{}: {reason}", stage.method), *count));
+        }
+    }
+    Ok(Report {
+        head,
+        outcome: outcome.clone(),
+        log: LogSection::from_doctor(&log.report),
+        themes: themes.finish(),
+        plan,
+        charts: charts(run)?,
+        samples: samples(probe, readings, run),
+        left_out,
+    })
+}
+
+/// Answers of the start and of the result to the same prompts, from what was measured.
+fn samples(probe: &Probe<'_>, [start, result]: [&Readings; 2], run: &Run) -> Samples {
+    let asked = probe.asked();
+    let mut samples = Samples {
+        how: format!(
+            "the first {} of {} held-out prompts in the order drawn with seed {}",
+            SAMPLES.min(asked.len()),
+            run.log.held_out.len(),
+            run.settings.seed
+        ),
+        items: vec![],
+    };
+    for (record, (before, after)) in asked.iter().zip(start.answers.iter().zip(&result.answers)) {
+        let (Some(before), Some(after)) = (before.first(), after.first()) else { continue };
+        let mut sample = Sample::from_record(record, &before.text, &after.text);
+        if let (Some((_, before)), Some((_, after))) = (before.verdict, after.verdict) {
+            sample = sample.score("oracle", before, after);
+        }
+        samples.items.push(sample);
+        if samples.items.len() == SAMPLES {
+            break;
+        }
+    }
+    samples
+}
+
+/// Curves of every step, from its own metrics.
+fn charts(run: &Run) -> Result<Vec<Chart>> {
+    let mut charts = vec![];
+    for (index, stage) in run.plan.stages.iter().enumerate() {
+        let rows = stage_metrics(&run.stage_folder(index, stage))?;
+        for (key, title, unit) in [
+            ("loss", "loss", ""),
+            ("rewards/accuracies", "pairs in order, training batches", "share"),
+            ("rewards/margins", "margin of implicit rewards", ""),
+            ("learning_rate", "learning rate", ""),
+        ] {
+            let points: Vec<(f64, f64)> = rows
+                .iter()
+                .filter_map(|row| Some((row.get("global_step")?.as_f64()?, row.get(key)?.as_f64()?)))
+                .collect();
+            if points.len() > 1 {
+                let chart = Chart::new(stage.method.clone(), title, "optimiser step", unit);
+                charts.push(chart.line("training", points));
+            }
+        }
+    }
+    Ok(charts)
+}
+
+/// The metrics of a step: those in its folder, or of its rounds in theirs.
+fn stage_metrics(folder: &Path) -> Result<Vec<Value>> {
+    let mut rows = vec![];
+    let mut folders = vec![folder.to_path_buf()];
+    folders.extend((1..).map(|round| folder.join(format!("round-{round}"))).take_while(|f| f.exists()));
+    for path in folders.iter().map(|folder| folder.join("metrics.jsonl")).filter(|path| path.exists()) {
+        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+        rows.extend(text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()));
+    }
+    Ok(rows)
+}
+
+/// `metrics.jsonl` of the whole run: every step's lines with its method, then the measures.
+pub(super) fn metrics(run: &Run, outcome: &Outcome) -> Result<()> {
+    let mut text = String::new();
+    for (index, stage) in run.plan.stages.iter().enumerate() {
+        for mut row in stage_metrics(&run.stage_folder(index, stage))? {
+            if let Value::Object(row) = &mut row {
+                row.insert("method".into(), stage.method.clone().into());
+            }
+            let _ = writeln!(text, "{row}");
+        }
+    }
+    for measure in &outcome.measures {
+        let _ = writeln!(text, "{}", json!({ "measure": measure }));
+    }
+    let path = run.out.join("metrics.jsonl");
+    std::fs::write(&path, text).map_err(Error::io(&path))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// The present moment to the minute, in UTC.
+fn date() -> String {
+    let now = jiff::Timestamp::now();
+    now.strftime("%Y-%m-%d %H:%M UTC").to_string()
+}
