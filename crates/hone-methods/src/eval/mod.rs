@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use ask::Answer;
 
 pub use ask::{answers, oracle};
-pub use report::{Against, Again, Reference, Report, Verdicts};
+pub use report::{Again, Against, Reference, Report, Verdicts};
 
 /// Bins of confidence for the calibration error.
 const BINS: usize = 10;
@@ -86,12 +86,7 @@ impl Settings {
 }
 
 fn out_of_range(key: &str, needed: &str, got: impl ToString) -> Error {
-    Error::Range {
-        method: "eval".into(),
-        key: key.into(),
-        needed: needed.into(),
-        got: got.to_string(),
-    }
+    Error::Range { method: "eval".into(), key: key.into(), needed: needed.into(), got: got.to_string() }
 }
 
 /// Everything measured on one prompt.
@@ -193,9 +188,8 @@ pub fn tasks(world: &dyn World, level: u32, count: usize, seed: u64) -> Result<V
 /// The numbers of a set of items.
 fn summary(items: &[Item], settings: &Settings) -> Report {
     let interval = |values: Vec<f64>| mean_interval(&values, settings.seed);
-    let share = |item: &Item, of: &dyn Fn(&Judged) -> f64| {
-        mean(&item.answers.iter().map(of).collect::<Vec<_>>())
-    };
+    let share =
+        |item: &Item, of: &dyn Fn(&Judged) -> f64| mean(&item.answers.iter().map(of).collect::<Vec<_>>());
     let n = settings.samples;
     let ks = (0..).map(|power| 1usize << power).take_while(|k| *k < n).chain([n]);
     let pass = ks.filter_map(|k| {
@@ -236,7 +230,9 @@ fn summary(items: &[Item], settings: &Settings) -> Report {
         temperature: settings.temperature,
         seed: settings.seed,
         pass: pass.collect(),
-        majority: (n > 1).then(|| interval(items.iter().map(|item| flag(majority_right(item))).collect())).flatten(),
+        majority: (n > 1)
+            .then(|| interval(items.iter().map(|item| flag(majority_right(item))).collect()))
+            .flatten(),
         score: interval(items.iter().map(|item| share(item, &|judged| judged.score)).collect()),
         format_errors: interval(
             items.iter().map(|item| share(item, &|judged| flag(!judged.well_formed))).collect(),
@@ -303,12 +299,9 @@ pub fn compare(one: &Evaluation, other: &Evaluation) -> Result<Against> {
         && one.items.iter().zip(&other.items).all(|(one, other)| one.prompt == other.prompt);
     let (a, b) = (rates(other), rates(one));
     match paired_bootstrap(&a, &b, ROUNDS, one.report.seed).filter(|_| same) {
-        Some(Comparison { difference, p }) => Ok(Against {
-            model: other.report.model.clone(),
-            difference,
-            p,
-            sign_test: sign_test(&a, &b),
-        }),
+        Some(Comparison { difference, p }) => {
+            Ok(Against { model: other.report.model.clone(), difference, p, sign_test: sign_test(&a, &b) })
+        }
         None => Err(Error::Data {
             method: "eval".into(),
             needed: "two models asked the same prompts".into(),

@@ -47,11 +47,12 @@ fn answer(
     let asked = prompts(&texts, world, settings);
     let replies = answers(model, &asked, settings.samples, &settings.sampling("answer"))?;
     let checks = oracle(&tasks, &replies)?;
-    let of = |((task, text), (replies, checks)): ((&Box<dyn Task>, String), (Vec<Answer>, Vec<Check>))| {
+    let mut items = vec![];
+    for ((task, text), (replies, checks)) in tasks.iter().zip(texts).zip(replies.into_iter().zip(checks)) {
         let answers = replies.into_iter().zip(&checks).map(|(reply, check)| judged(reply, check)).collect();
-        item(text, task.as_ref(), answers)
-    };
-    Ok(tasks.iter().zip(texts).zip(replies.into_iter().zip(checks)).map(of).collect())
+        items.push(item(text, task.as_ref(), answers));
+    }
+    Ok(items)
 }
 
 /// Wrong answers of the model's own, each with its true critique, beside asking again.

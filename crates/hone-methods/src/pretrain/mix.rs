@@ -226,13 +226,13 @@ mod tests {
     #[test]
     fn draws_follow_the_weights() {
         let mut rng = rng(1, "draws");
-        let mut counts = [0; 4];
+        let mut counts = [0i32; 4];
         for _ in 0..4000 {
             counts[draw([1.0, 0.0, 3.0, 4.0].into_iter(), &mut rng)] += 1;
         }
         // Expected 500, 0, 1500, 2000; standard deviations at most sqrt(4000 / 4) = 32; four of them.
         for (count, expected) in counts.into_iter().zip([500, 0, 1500, 2000]) {
-            assert!((count - expected as i32).abs() <= if expected == 0 { 0 } else { 127 }, "{counts:?}");
+            assert!((count - expected).abs() <= if expected == 0 { 0 } else { 127 }, "{counts:?}");
         }
     }
 

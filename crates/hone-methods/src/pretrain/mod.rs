@@ -270,8 +270,8 @@ fn read_settings(path: &Path) -> Result<Settings> {
 
 fn check(settings: &Settings) -> Result<()> {
     let Size { width, heads, kv_heads, layers, feed_forward } = settings.size;
-    let divides = |part: usize, whole: usize| part > 0 && whole % part == 0;
-    if !divides(heads, width) || (width / heads) % 2 != 0 {
+    let divides = |part: usize, whole: usize| part > 0 && whole.is_multiple_of(part);
+    if !divides(heads, width) || !(width / heads).is_multiple_of(2) {
         return Err(wrong("size.heads", "a divisor of the width that leaves heads of even width", heads));
     }
     if !divides(kv_heads, heads) {
