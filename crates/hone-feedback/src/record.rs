@@ -124,7 +124,9 @@ impl Record {
     /// The field that is not as it must be. Soundness across fields is [`Record::validate`]'s to judge.
     pub fn from_json(line: &[u8]) -> Result<Self, Fault> {
         // The fast path parses straight into the record; only a bad line is parsed again to say what is wrong.
-        serde_json::from_slice(line).map_err(|_| explain(line))
+        // Looked at as a whole, its texts need not be looked at again one by one.
+        let text = std::str::from_utf8(line).map_err(|_| explain(line))?;
+        serde_json::from_str(text).map_err(|_| explain(line))
     }
 
     /// A record from a parsed JSON object.

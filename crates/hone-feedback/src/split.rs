@@ -1,7 +1,7 @@
 //! The split into training and held-out data, by prompt.
 
 use crate::record::{Prompt, Record};
-use crate::text;
+use crate::text::{self, Folded, Folder};
 
 /// Which side of the split a record is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,16 +16,29 @@ pub enum Side {
 ///
 /// Stable across machines, runs and versions, and independent of the record's id and place in the file.
 pub fn prompt_key(prompt: &Prompt) -> u64 {
+    survey(prompt, &mut Folder::default()).hash
+}
+
+/// [`prompt_key`] as the hash, with words and characters of [`Prompt::text`].
+pub(crate) fn survey(prompt: &Prompt, folder: &mut Folder) -> Folded {
     match prompt {
         // A raw text and the one user message of the same text ask the same thing.
-        Prompt::Text(text) => text::folded_hash(text),
+        Prompt::Text(text) => folder.fold(text),
         Prompt::Messages(messages) => match messages.as_slice() {
-            [only] => text::folded_hash(&only.text()),
+            [only] => folder.fold(&only.text()),
             _ => {
-                let keys = messages.iter().flat_map(|message| {
-                    [text::hash(message.role.as_bytes()), text::folded_hash(&message.text())]
-                });
-                text::hash(&keys.flat_map(u64::to_le_bytes).collect::<Vec<u8>>())
+                let mut keys = Vec::with_capacity(16 * messages.len());
+                // A line end lies between two messages.
+                let mut all = Folded { hash: 0, words: 0, length: messages.len().saturating_sub(1) };
+                for message in messages {
+                    let one = folder.fold(&message.text());
+                    keys.extend(text::hash(message.role.as_bytes()).to_le_bytes());
+                    keys.extend(one.hash.to_le_bytes());
+                    all.words += one.words;
+                    all.length += one.length;
+                }
+                all.hash = text::hash(&keys);
+                all
             }
         },
     }

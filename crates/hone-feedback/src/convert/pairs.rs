@@ -1,6 +1,6 @@
 //! Preference pairs.
 
-use std::collections::HashSet;
+use rustc_hash::FxHashSet;
 
 use super::{Losses, Origin, note_other, note_words, share};
 use crate::feedback::{Form, FormKind};
@@ -32,7 +32,7 @@ pub struct Pair<'a> {
 /// Ties give no pair. Words, spans, steps, events and rules say nothing about two responses. Two responses of
 /// the same text give none.
 pub fn pairs<'a>(record: &'a Record, losses: &mut Losses) -> Vec<Pair<'a>> {
-    let mut found = Found { record, pairs: Vec::new(), seen: HashSet::new() };
+    let mut found = Found { record, pairs: Vec::new(), seen: FxHashSet::default() };
     for (index, item) in record.feedback.iter().enumerate() {
         let origin = Origin::of(index, item);
         match &item.form {
@@ -135,7 +135,7 @@ type Key<'a> = (*const Content, *const Content, FormKind, Option<&'a str>, Optio
 struct Found<'a> {
     record: &'a Record,
     pairs: Vec<Pair<'a>>,
-    seen: HashSet<Key<'a>>,
+    seen: FxHashSet<Key<'a>>,
 }
 
 impl<'a> Found<'a> {

@@ -3,8 +3,6 @@
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use rustc_hash::FxHashSet;
-
 use super::digest::{Counter, Digest, Examiner};
 use super::report::Report;
 use super::tally::Tally;
@@ -57,12 +55,8 @@ pub fn check(files: &[PathBuf], settings: &Settings<'_>) -> Result<Report, OpenE
     Ok(tally.finish(settings.most_refused))
 }
 
-fn examiner<'a>(settings: &Settings<'a>) -> Examiner<'a> {
-    Examiner { tokens: settings.tokens, known: FxHashSet::default() }
-}
-
 fn one_by_one(reader: Reader, settings: &Settings<'_>, mut tally: Tally) -> Tally {
-    let mut examiner = examiner(settings);
+    let mut examiner = Examiner::new(settings.tokens);
     for item in reader {
         match item {
             Ok(located) => match located.record.validate() {
@@ -92,7 +86,7 @@ fn in_parallel(lines: Lines, parser: &LineParser, settings: &Settings<'_>, tally
             let mut parser = parser.again();
             let (source, state, turn) = (&source, &state, &turn);
             scope.spawn(move || {
-                let mut examiner = examiner(settings);
+                let mut examiner = Examiner::new(settings.tokens);
                 loop {
                     let (block, number) = {
                         let mut source = lock(source);

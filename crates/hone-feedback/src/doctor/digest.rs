@@ -5,7 +5,8 @@ use rustc_hash::FxHashSet;
 use crate::convert::{self, Losses, Shape};
 use crate::feedback::{Form, FormKind};
 use crate::record::{Content, Record, Response};
-use crate::{split, text};
+use crate::split;
+use crate::text::{self, Folder};
 
 /// One record, boiled down.
 #[derive(Default)]
@@ -59,38 +60,62 @@ pub(super) type Counter<'a> = Option<&'a (dyn Fn(&str) -> usize + Sync)>;
 
 /// Boils records down. Each thread has its own.
 pub(super) struct Examiner<'a> {
-    pub tokens: Counter<'a>,
-    pub known: FxHashSet<u64>,
+    tokens: Counter<'a>,
+    known: FxHashSet<u64>,
+    folder: Folder,
+    json: Vec<u8>,
 }
 
-/// Every record up to this one is sampled, then one of [`STRIDE`].
-const FULLY: u64 = 2000;
-const STRIDE: u64 = 100;
+/// Whether the record on a line is sampled: all at first, then ever fewer. A share of the 4,000 records that a
+/// million lines give is off by less than 1.6 points, 95 times of 100.
+fn is_sampled(line: u64) -> bool {
+    let stride = match line {
+        ..=2_000 => 1,
+        ..=100_000 => 100,
+        _ => 1_000,
+    };
+    line.is_multiple_of(stride)
+}
 
-impl Examiner<'_> {
+impl<'a> Examiner<'a> {
+    pub fn new(tokens: Counter<'a>) -> Self {
+        Examiner { tokens, known: FxHashSet::default(), folder: Folder::default(), json: Vec::new() }
+    }
+
     pub fn examine(&mut self, line: u64, record: &Record) -> Digest {
         let made_up = record.id.starts_with('#');
+        let prompt = split::survey(&record.prompt, &mut self.folder);
+        let mut lengths = Vec::with_capacity(record.responses.len());
+        let mut contents = Vec::with_capacity(record.responses.len());
+        for response in &record.responses {
+            let folded = self.folder.fold(&response.content.text());
+            lengths.push((folded.words as u32, folded.length as u32));
+            contents.push((response, folded.hash));
+        }
+        // As `split::key_of` has it: without a prompt, the first response stands for it.
+        let key = match contents.first() {
+            Some((_, hash)) if record.prompt.is_empty() => *hash,
+            _ => prompt.hash,
+        };
         let mut digest = Digest {
             line,
             id: (!made_up).then(|| text::hash(record.id.as_bytes())),
-            prompt: split::key_of(record),
+            prompt: key,
             split: record.split.clone(),
             responses: record.responses.len() as u32,
-            prompt_length: measure(&record.prompt.text()),
+            prompt_length: (prompt.words as u32, prompt.length as u32),
+            response_lengths: lengths,
             ..Digest::default()
         };
-        let mut whole = vec![digest.prompt];
-        let mut contents = Vec::with_capacity(record.responses.len());
-        for response in &record.responses {
-            let text = response.content.text();
-            digest.response_lengths.push(measure(&text));
-            let hash = text::folded_hash(&text);
-            contents.push((response, hash));
-            whole.push(hash);
-        }
+        let mut whole = Vec::with_capacity(1 + contents.len() + record.feedback.len());
+        whole.push(key);
+        whole.extend(contents.iter().map(|(_, hash)| *hash));
         // What was said is part of it: two people's verdicts on one answer are no duplicates.
         for item in &record.feedback {
-            whole.push(text::hash(serde_json::to_string(item).unwrap_or_default().as_bytes()));
+            self.json.clear();
+            // Memory takes all that is written to it.
+            let _ = serde_json::to_writer(&mut self.json, item);
+            whole.push(text::hash(&self.json));
         }
         digest.whole = mix(&whole);
         let content = |id: &str| contents.iter().find(|(known, _)| known.id == id).map(|(_, hash)| *hash);
@@ -136,7 +161,7 @@ impl Examiner<'_> {
                 digest.examples[place] = shape.count(record) as u32;
             }
         }
-        if line <= FULLY || line.is_multiple_of(STRIDE) {
+        if is_sampled(line) {
             digest.sample = Some(self.sample(record));
         }
         digest
@@ -208,11 +233,6 @@ fn pairs(record: &Record, contents: &[(&Response, u64)], digest: &mut Digest) {
             _ => {}
         }
     }
-}
-
-/// Words and characters.
-fn measure(text: &str) -> (u32, u32) {
-    (text::words(text) as u32, text::length(text) as u32)
 }
 
 /// One hash of several.

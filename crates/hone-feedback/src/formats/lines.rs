@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Read};
 
+use memchr::{memchr, memchr_iter, memrchr};
+
 use super::source::Bytes;
 use crate::error::Fault;
 
@@ -22,9 +24,13 @@ pub(crate) struct Block {
 impl Block {
     /// The lines, each with its number and without its end. Only LF ends a line; a CR before it is dropped.
     pub fn lines(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        let lines = self.bytes.split_inclusive(|byte| *byte == b'\n');
-        (self.first_line..).zip(lines).map(|(number, line)| {
-            let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let ends = memchr_iter(b'\n', &self.bytes).map(|end| (end, end + 1));
+        // What has no line end is a line too, unless it is nothing.
+        let open = self.bytes.last().is_some_and(|byte| *byte != b'\n');
+        let last = open.then_some((self.bytes.len(), self.bytes.len()));
+        let mut start = 0;
+        (self.first_line..).zip(ends.chain(last)).map(move |(number, (end, next))| {
+            let line = &self.bytes[std::mem::replace(&mut start, next)..end];
             (number, line.strip_suffix(b"\r").unwrap_or(line))
         })
     }
@@ -48,6 +54,7 @@ impl Blocks {
 
     /// Bytes from one read, appended to `bytes`; 0 at the end.
     fn read_more(&mut self, bytes: &mut Vec<u8>) -> Result<usize, Fault> {
+        bytes.reserve(BLOCK);
         let read = self.input.by_ref().take(BLOCK as u64).read_to_end(bytes);
         match read {
             Ok(count) => Ok(count),
@@ -66,7 +73,7 @@ impl Blocks {
 
     fn block(&mut self, bytes: Vec<u8>, fault: Option<Fault>) -> Block {
         let first_line = self.next_line;
-        let ends = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let ends = memchr_iter(b'\n', &bytes).count() as u64;
         let open_line = bytes.last().is_some_and(|byte| *byte != b'\n');
         self.next_line += ends + u64::from(open_line);
         Block { first_line, bytes, fault }
@@ -80,7 +87,7 @@ impl Blocks {
             if self.read_more(&mut bytes)? == 0 {
                 return Ok(length);
             }
-            if let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            if let Some(end) = memchr(b'\n', &bytes) {
                 self.rest = bytes.split_off(end + 1);
                 return Ok(length + end);
             }
@@ -105,11 +112,11 @@ impl Iterator for Blocks {
                 let fault = read.err();
                 if fault.is_some() {
                     // The line that the failure cut is the one that it is told of.
-                    bytes.truncate(bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
+                    bytes.truncate(memrchr(b'\n', &bytes).map_or(0, |end| end + 1));
                 }
                 return (!bytes.is_empty() || fault.is_some()).then(|| self.block(bytes, fault));
             }
-            if let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') {
+            if let Some(end) = memrchr(b'\n', &bytes) {
                 self.rest = bytes.split_off(end + 1);
                 return Some(self.block(bytes, None));
             }

@@ -121,7 +121,7 @@ impl Lines {
             self.next = self.block.first_line;
         }
         let rest = &self.block.bytes[self.at..];
-        let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+        let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
         self.at += end + 1;
         let number = self.next;
         self.next += 1;
