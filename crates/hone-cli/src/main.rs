@@ -19,6 +19,8 @@ struct Cli {
 enum Command {
     /// Read a feedback log, train on it, and show on held-out prompts what that changed.
     Improve(commands::improve::Args),
+    /// Run a recipe: one method on its data, measured on held-out prompts.
+    Run(commands::run::Args),
     /// Look at a feedback log: what is in it, what is wrong with it, what it can train.
     Check(commands::check::Args),
     /// Rewrite a feedback log in another format, saying what the format cannot hold.
@@ -45,6 +47,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Improve(args) => commands::improve::run(args),
+        Command::Run(args) => commands::run::run(args),
         Command::Check(args) => commands::check::run(args),
         Command::Convert(args) => commands::convert::run(args),
         Command::Simulate(args) => commands::simulate::run(args),

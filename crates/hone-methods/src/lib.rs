@@ -20,6 +20,7 @@ pub mod refine;
 pub mod report;
 pub mod reproduce;
 pub mod reward;
+pub mod simulate;
 pub mod tiny;
 pub mod train;
 

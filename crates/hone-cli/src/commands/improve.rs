@@ -90,10 +90,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
         },
         methods: args.method,
         set: args.set,
-        budget: args.budget.as_secs_f64(),
+        budget: Some(args.budget.as_secs_f64()),
         held_out: args.held_out,
         seed: args.seed,
         lora: if args.lora { args.lora_rank } else { 0 },
+        keep: false,
+        recipes: vec![],
     };
     let run = Run::prepare(settings, &args.out, command, listener())?;
     print!("{}", run.plan_text());
@@ -114,7 +116,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 }
 
 /// A word as a shell would need it.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }

@@ -9,5 +9,6 @@ pub mod methods;
 pub mod model;
 pub mod pretrain;
 pub mod reproduce;
+pub mod run;
 pub mod score;
 pub mod simulate;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use hone_lm::{GenerateRequest, LanguageModel, Local, LocalOptions, Message, Prompt, Sampling};
+use hone_lm::{Local, LocalOptions};
 use hone_worlds::people::{self, Form, LogSettings, People};
 
 /// Arguments of `hone simulate`.
@@ -60,35 +60,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let records = match &args.model {
         None => people::log(world.as_ref(), &people, &settings, None)?,
         Some(folder) => {
-            // Once to learn what is asked, once with the answers: so the model answers all prompts at once.
-            let mut asked = Vec::new();
-            let mut note = |prompt: &str, seed: u64| {
-                asked.push((prompt.to_string(), seed));
-                String::new()
-            };
-            people::log(world.as_ref(), &people, &settings, Some(&mut note))?;
-            let mut answers = answer(folder, asked)?.into_iter();
-            let mut give = |_: &str, _: u64| answers.next().unwrap_or_default();
-            people::log(world.as_ref(), &people, &settings, Some(&mut give))?
+            let model = Local::from_folder(folder, &LocalOptions::default())?;
+            hone_methods::simulate::log(world.as_ref(), &people, &settings, &model)?
         }
     };
     people::write_log(&args.out, &records)?;
     println!("{} records in {}", records.len(), args.out.display());
     Ok(ExitCode::SUCCESS)
-}
-
-/// The model's answer to each prompt, from its own seed.
-fn answer(folder: &std::path::Path, asked: Vec<(String, u64)>) -> Result<Vec<String>> {
-    let model = Local::from_folder(folder, &LocalOptions::default())?;
-    let request = |(prompt, seed): (String, u64)| {
-        let prompt = match model.capabilities().chat {
-            true => Prompt::chat(vec![Message::new("user", prompt)]),
-            false => Prompt::Text(format!("{prompt}\n")),
-        };
-        let sampling = Sampling { temperature: Some(1.0), max_tokens: Some(192), seed: Some(seed), ..Sampling::default() };
-        GenerateRequest { sampling, ..GenerateRequest::new(prompt) }
-    };
-    let requests: Vec<GenerateRequest> = asked.into_iter().map(request).collect();
-    let generations = model.generate(&requests, &mut |_| {})?;
-    generations.into_iter().map(|g| Ok(g?.samples.into_iter().next().map(|s| s.text).unwrap_or_default())).collect()
 }

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::oracle::Oracle;
 use crate::policy::Policy;
 use crate::preference::reward_spans::faulty_tokens;
-use crate::refine::{self, Draw};
+use crate::refine::{self, Answered, Draw};
 use crate::report::{Better, Estimate, Measure, Unit};
 use crate::reward::{self, RewardModel};
 use crate::train::seq_logps;
@@ -416,4 +416,32 @@ pub fn of_reward(
         _ => {}
     }
     Ok(measures)
+}
+
+/// How good the answers of a method that answers are: the chosen attempt against the first one, with what both cost.
+///
+/// # Errors
+/// Those of the oracle.
+pub fn of_answers(
+    id: &str,
+    answers: &[Answered],
+    records: &[Record],
+    oracle: Option<&dyn Oracle>,
+    seed: u64,
+) -> Result<Vec<Measure>> {
+    let Some(oracle) = oracle else { return Ok(vec![]) };
+    let (mut first, mut chosen) = (vec![], vec![]);
+    for answer in answers {
+        let check = |at: usize| oracle.check(&records[answer.record], &answer.attempts[at].text);
+        if let (Some(one), Some(other)) = (check(0)?, check(answer.chosen)?) {
+            first.push(f64::from(u8::from(one.right)));
+            chosen.push(f64::from(u8::from(other.right)));
+        }
+    }
+    let per_prompt = |of: fn(&Answered) -> u64| {
+        answers.iter().map(of).sum::<u64>() as f64 / answers.len().max(1) as f64
+    };
+    let (calls, tokens) = (per_prompt(|a| a.cost.calls), per_prompt(|a| a.cost.tokens));
+    let name = format!("{id}: right answers at {calls:.1} calls and {tokens:.0} tokens a prompt");
+    Ok(paired(&name, Unit::Share, &first, &chosen, seed).into_iter().collect())
 }

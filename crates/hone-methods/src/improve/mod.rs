@@ -7,6 +7,7 @@
 pub mod measure;
 pub mod plan;
 pub mod read;
+pub mod recipe;
 mod tell;
 
 use std::path::{Path, PathBuf};
@@ -22,9 +23,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalogue::find;
 use crate::error::{Error, Result};
-use crate::method::{Job, Needs, Product};
+use crate::method::{Family, Job, Needs, Product};
 use crate::oracle::{Oracle, Worlds};
 use crate::policy::Policy;
+use crate::recipe::Recipe;
 use crate::report::{Measure, Outcome, Report};
 use crate::reward::RewardModel;
 use crate::train::Session;
@@ -33,7 +35,10 @@ use plan::{Plan, Stage, Terms};
 use read::{Log, Reading};
 
 /// Share of the budget that one measurement may take.
-const MEASURING_SHARE: f64 = 0.06;
+const MEASURING_SHARE: f64 = 0.1;
+
+/// Seconds that stand for the budget of a run without one, where something has to be sized by it.
+const UNLIMITED: f64 = 600.0;
 
 /// What a run is told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,14 +55,20 @@ pub struct Settings {
     pub methods: Vec<String>,
     /// `method.key=value` for the settings of methods.
     pub set: Vec<String>,
-    /// Wall time of the whole run, seconds.
-    pub budget: f64,
+    /// Wall time of the whole run, seconds; no limit if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<f64>,
     /// Share of prompts that is held out, in (0, 1).
     pub held_out: f64,
     /// Governs everything that is drawn.
     pub seed: u64,
     /// Train a LoRA adapter of this rank instead of all weights; 0 for all weights.
     pub lora: usize,
+    /// Keep every step, whatever it does on validation prompts.
+    pub keep: bool,
+    /// Recipes that stand in for the shipped ones of their methods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipes: Vec<Recipe>,
 }
 
 /// What happens, for whoever shows progress.
@@ -132,13 +143,11 @@ impl Run {
     /// Those of [`Log::read`], [`Policy::from_folder`] and [`Plan::make`].
     pub fn prepare(settings: Settings, out: &Path, command: String, listener: Listener) -> Result<Run> {
         let started = Instant::now();
-        for (key, value, needed) in [
-            ("held_out", settings.held_out, "a share between 0 and 1"),
-            ("budget", settings.budget, "a time above 0"),
-        ] {
-            if !(value > 0.0 && value.is_finite() && (key != "held_out" || value < 1.0)) {
-                return Err(Error::range("improve", key, needed, value));
-            }
+        if !(settings.held_out > 0.0 && settings.held_out < 1.0) {
+            return Err(Error::range("improve", "held_out", "a share between 0 and 1", settings.held_out));
+        }
+        if let Some(budget) = settings.budget.filter(|budget| !(*budget > 0.0 && budget.is_finite())) {
+            return Err(Error::range("improve", "budget", "a time above 0", budget));
         }
         listener(&Event::Part("reading the model".into()));
         let mut policy = Policy::from_folder(&settings.model)?;
@@ -155,8 +164,12 @@ impl Run {
         };
         let log = Log::read(&reading, &policy.tokenizer)?;
         listener(&Event::Part("planning".into()));
-        let budget = Duration::from_secs_f64(settings.budget);
-        let terms = Terms { methods: &settings.methods, set: &settings.set, budget };
+        let terms = Terms {
+            methods: &settings.methods,
+            set: &settings.set,
+            budget: settings.budget.map(Duration::from_secs_f64),
+            recipes: &settings.recipes,
+        };
         let saved = out.join(PLAN);
         // A run that goes on keeps its plan: the speed of the machine may have changed.
         let plan = match saved.exists() {
@@ -231,7 +244,7 @@ impl Run {
                     let gain = validation
                         .decider(&old, &new, shape)
                         .map(|[old, new]| mean(&new) - mean(&old));
-                    done.kept = gain.is_none_or(|gain| gain >= 0.0);
+                    done.kept = self.settings.keep || gain.is_none_or(|gain| gain >= 0.0);
                     done.ended = match (gain, done.kept) {
                         (None, _) => "kept; nothing to decide by".into(),
                         (Some(gain), true) => format!("kept: {gain:+.4} on validation prompts"),
@@ -255,7 +268,12 @@ impl Run {
                     done.ended = format!("written to {}", place.display());
                     judges.push((stage.method.clone(), model));
                 }
-                Product::Answers(_) => done.ended = "answers are no model; see `hone run`".into(),
+                Product::Answers(answers) => {
+                    let records = &self.log.held_out;
+                    done.measures = measure::of_answers(&stage.method, &answers, records, oracle, self.settings.seed)?;
+                    done.ended = format!("{} prompts answered", answers.len());
+                    tell::answers(&folder, &answers, records)?;
+                }
             }
             done.seconds = began.elapsed().as_secs_f64();
             self.note(&format!("{}: {}", stage.method, done.ended));
@@ -297,16 +315,24 @@ impl Run {
             Needs::Checks => Worlds::knows(record),
             Needs::Prompts => true,
         };
-        let mut records: Vec<Record> = self.log.train.iter().filter(fits).cloned().collect();
-        shuffle(&mut records, &mut rng(seed, "records"));
-        records.truncate(stage.records);
+        let records: Vec<Record> = match method.family {
+            // Nothing is trained: the held-out prompts themselves are answered.
+            Family::Refine => self.log.held_out.clone(),
+            _ => {
+                let mut records: Vec<Record> = self.log.train.iter().filter(fits).cloned().collect();
+                shuffle(&mut records, &mut rng(seed, "records"));
+                records.truncate(stage.records);
+                records
+            }
+        };
         let (listener, name) = (self.listener.clone(), stage.method.clone());
         // Twice the time planned: the plan's speed was measured on few texts.
-        let deadline = Instant::now() + Duration::from_secs_f64((stage.seconds * 2.0).max(5.0));
+        let allowed = Duration::from_secs_f64((stage.seconds * 2.0).max(5.0));
+        let deadline = self.settings.budget.map(|_| Instant::now() + allowed);
         let session = Session {
             folder: Some(self.stage_folder(index, stage)),
             resume,
-            deadline: Some(deadline),
+            deadline,
             listener: Some(Arc::new(move |report: &hone_nn::train::StepReport, steps| {
                 let method = name.clone();
                 listener(&Event::Step { method, step: report.step, steps, loss: report.loss });
@@ -345,7 +371,7 @@ impl Run {
     }
 
     fn extent(&self, purpose: &str, validation: bool) -> Extent {
-        let tokens = self.settings.budget * MEASURING_SHARE * self.plan.speed;
+        let tokens = self.settings.budget.unwrap_or(UNLIMITED) * MEASURING_SHARE * self.plan.speed;
         // Examples and answers are taken to be some hundred tokens long, and writing to cost four times as much.
         let examples = ((tokens / 2.0 / 300.0) as usize).clamp(60, 400);
         let prompts = ((tokens / 2.0 / 1200.0) as usize).clamp(20, if validation { 60 } else { 150 });

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hone_feedback::convert::Shape;
+use hone_feedback::convert::{Losses, Shape, binary_labels};
 use hone_feedback::{FormKind, Record};
 use hone_nn::Want;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use super::read::Log;
 use crate::catalogue::{METHODS, find};
 use crate::data::Examples;
 use crate::error::{Error, Result};
-use crate::method::{Method, Needs, settings};
+use crate::method::{Family, Method, Needs, settings};
 use crate::oracle::Worlds;
 use crate::policy::Policy;
 use crate::recipe::Recipe;
@@ -72,8 +72,10 @@ pub struct Terms<'a> {
     pub methods: &'a [String],
     /// `method.key=value` for the settings of methods.
     pub set: &'a [String],
-    /// Wall time of the whole run.
-    pub budget: Duration,
+    /// Wall time of the whole run; `None` for no limit.
+    pub budget: Option<Duration>,
+    /// Recipes that stand in for the shipped ones of their methods.
+    pub recipes: &'a [Recipe],
 }
 
 impl Plan {
@@ -201,11 +203,13 @@ fn chosen(log: &Log, left: &mut Vec<(String, String)>) -> Vec<(&'static Method, 
         (_, true) => format!("{pairs} pairs against {thumbs} thumbs and outcomes, which KTO uses one by one"),
         _ => format!("{pairs} pairs of a better and a worse answer to one prompt"),
     });
-    consider("kto", by_thumbs || (enough(labels) && !enough(pairs) && scalars == 0), match (enough(labels), by_thumbs) {
+    let both = [true, false].into_iter().all(|good| judged(log, good) >= LEAST / 2);
+    consider("kto", both && enough(labels) && (by_thumbs || !enough(pairs)), match (enough(labels), both) {
         (false, _) => few(labels, "answers called good or bad"),
-        (_, true) => format!("{thumbs} thumbs and outcomes, most of them on answers that stand alone"),
+        (_, false) => format!("{labels} answers called good or bad, nearly all of one kind"),
+        _ if by_thumbs => format!("{thumbs} thumbs and outcomes, most of them on answers that stand alone"),
         _ if enough(pairs) => format!("{pairs} pairs say more about the same answers, and DPO uses them"),
-        _ => format!("{labels} answers called good or bad"),
+        _ => format!("{labels} answers called good or bad, and no pairs to compare"),
     });
     for id in ["ipo", "slic", "orpo"] {
         consider(id, false, "another way to learn from the same pairs; name it with --method".into());
@@ -241,13 +245,24 @@ fn chosen(log: &Log, left: &mut Vec<(String, String)>) -> Vec<(&'static Method, 
     wanted.into_iter().filter_map(|(id, why)| Some((find(id).ok()?, why))).collect()
 }
 
+/// Training answers that are called good, or bad.
+fn judged(log: &Log, good: bool) -> usize {
+    let mut losses = Losses::default();
+    let labels = log.train.iter().map(|record| {
+        binary_labels(record, &mut losses).iter().filter(|label| label.good == good).count()
+    });
+    labels.sum()
+}
+
 /// A step of all that the log gives to a method.
 fn stage(log: &Log, policy: &Policy, method: &'static Method, why: String, terms: &Terms<'_>) -> Result<Stage> {
-    let mut own = toml::Table::new();
-    if policy.model.params.data.len() <= SMALL {
-        own = recipe(method.id)?.settings;
+    let mut recipe = match terms.recipes.iter().find(|recipe| recipe.method == method.id) {
+        Some(own) => own.clone(),
+        None => recipe(method.id)?,
+    };
+    if terms.recipes.is_empty() && policy.model.params.data.len() > SMALL {
+        recipe.settings.clear();
     }
-    let mut recipe = Recipe { settings: own, ..recipe(method.id)? };
     let prefix = format!("{}.", method.id);
     for assignment in terms.set.iter().filter_map(|set| set.strip_prefix(&prefix)) {
         recipe.set(assignment)?;
@@ -260,7 +275,8 @@ fn stage(log: &Log, policy: &Policy, method: &'static Method, why: String, terms
         Needs::Checks => (log.train.iter().filter(|record| Worlds::knows(record)).count(), 0),
         Needs::Prompts => (log.train.len(), 0),
     };
-    let policy = matches!(method.id, "sft" | "rejection-sampling" | "dpo" | "kto" | "ipo" | "slic" | "orpo");
+    // Those of the family that answer, and those that make a judge, leave the policy as it is.
+    let policy = method.family != Family::Refine && !method.id.starts_with("reward-");
     Ok(Stage {
         method: method.id.into(),
         why,
@@ -347,7 +363,7 @@ fn tokens_per_example(log: &Log, policy: &Policy, stage: &Stage, training: &Trai
 }
 
 /// Cuts the steps to the budget: all by the same share of their time, by giving each fewer records, then fewer passes.
-fn fit(plan: &mut Plan, policy: &Policy, log: &Log, budget: Duration) -> Result<()> {
+fn fit(plan: &mut Plan, policy: &Policy, log: &Log, budget: Option<Duration>) -> Result<()> {
     let mut whole = vec![];
     for stage in &plan.stages {
         let training = training(stage)?;
@@ -360,8 +376,8 @@ fn fit(plan: &mut Plan, policy: &Policy, log: &Log, budget: Duration) -> Result<
         let seconds = examples as f64 * tokens * training.epochs * STEP_COST / plan.speed;
         whole.push((training, tokens, examples, seconds.max(0.5)));
     }
-    let allowed = budget.as_secs_f64() * TRAINING_SHARE;
     let total: f64 = whole.iter().map(|(.., seconds)| seconds).sum();
+    let allowed = budget.map_or(total, |budget| budget.as_secs_f64() * TRAINING_SHARE);
     let share = (allowed / total).min(1.0);
     for (stage, (training, _, examples, seconds)) in plan.stages.iter_mut().zip(whole) {
         let mut epochs = training.epochs;

@@ -1,11 +1,13 @@
 //! The log of a run: read, checked, and split by prompt.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use hone_feedback::convert::Shape;
 use hone_feedback::doctor::{self, Report};
 use hone_feedback::formats::{self, Options};
-use hone_feedback::split::{Side, side};
+use hone_feedback::split::{Side, key_of, side_of_key};
+use hone_feedback::text::folded_hash;
 use hone_feedback::{FormKind, Record};
 use hone_lm::Tokenizer;
 
@@ -25,7 +27,31 @@ pub struct Log {
     pub held_out: Vec<Record>,
     /// What the doctor says.
     pub report: Report,
+    /// What the parts do not share.
+    pub split: Split,
 }
+
+/// What a log is split by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// The prompt: no prompt is in two parts.
+    Prompt,
+    /// The prompt with its first response, where there are too few prompts: no answer is in two parts.
+    Answer,
+}
+
+impl Split {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Split::Prompt => "by a hash of the prompt",
+            Split::Answer => "by a hash of prompt and first answer, since there are too few prompts to split by them",
+        }
+    }
+}
+
+/// Fewer prompts than this are not split by: one part might well be empty.
+const LEAST_PROMPTS: usize = 10;
 
 /// How a log is read and split.
 #[derive(Debug, Clone)]
@@ -60,20 +86,26 @@ impl Log {
         if !report.verdict.may_train() {
             return Err(Error::Log(format!("training may not go on\n\n{report}")));
         }
-        let (mut train, mut validation, mut held_out) = (vec![], vec![], vec![]);
+        let mut all = vec![];
         for file in reading.files {
-            for record in records(file, &options)? {
-                if record.feedback.is_empty() && !crate::oracle::Worlds::knows(&record) {
-                    continue;
-                }
-                match side(&record, reading.held_out, reading.seed) {
-                    Side::HeldOut => held_out.push(record),
-                    // Another draw of the same kind, so that the third part is stable too.
-                    Side::Train => match side(&record, VALIDATION, reading.seed ^ 0x5eed) {
-                        Side::HeldOut => validation.push(record),
-                        Side::Train => train.push(record),
-                    },
-                }
+            let told = |record: &Record| !record.feedback.is_empty() || crate::oracle::Worlds::knows(record);
+            all.extend(records(file, &options)?.into_iter().filter(told));
+        }
+        let prompts: HashSet<u64> = all.iter().map(key_of).collect();
+        let split = if prompts.len() < LEAST_PROMPTS { Split::Answer } else { Split::Prompt };
+        let (mut train, mut validation, mut held_out) = (vec![], vec![], vec![]);
+        for record in all {
+            let mut key = key_of(&record);
+            if let (Split::Answer, Some(first)) = (split, record.responses.first()) {
+                key ^= folded_hash(&first.content.text()).rotate_left(1);
+            }
+            match side_of_key(key, reading.held_out, reading.seed) {
+                Side::HeldOut => held_out.push(record),
+                // Another draw of the same kind, so that the third part is stable too.
+                Side::Train => match side_of_key(key, VALIDATION, reading.seed ^ 0x5eed) {
+                    Side::HeldOut => validation.push(record),
+                    Side::Train => train.push(record),
+                },
             }
         }
         if train.is_empty() || held_out.is_empty() {
@@ -83,7 +115,7 @@ impl Log {
                 got: format!("{} and {}", train.len() + validation.len(), held_out.len()),
             });
         }
-        Ok(Log { train, validation, held_out, report })
+        Ok(Log { train, validation, held_out, report, split })
     }
 
     /// Examples of a shape in the training part.

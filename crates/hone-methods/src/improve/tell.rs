@@ -3,12 +3,14 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use hone_feedback::Record;
 use serde_json::{Value, json};
 
 use super::measure::{Probe, Readings};
 use super::{Done, Run};
 use crate::catalogue::find;
 use crate::error::{Error, Result};
+use crate::refine::Answered;
 use crate::report::{
     Chart, Head, LeftOut, LogSection, ModelLine, Outcome, Plan, Report, Sample, Samples, Stage, ThemeCounter,
     ThemeSettings,
@@ -25,14 +27,16 @@ pub(super) fn plan(run: &Run) -> String {
     let _ = writeln!(text, "model   {} ({model:.1} M weights)", run.settings.model.display());
     let _ = writeln!(
         text,
-        "log     {} prompts or more to train on, {} to decide by, {} held out ({} records in all, {} refused)",
+        "log     {} records, {} refused: {} to train on, {} to decide by, {} held out, split {}",
+        log.report.records,
+        log.report.refused,
         log.train.len(),
         log.validation.len(),
         log.held_out.len(),
-        log.report.records,
-        log.report.refused
+        log.split.words()
     );
-    let _ = writeln!(text, "budget  {}", time(run.settings.budget));
+    let budget = run.settings.budget.map_or("none".into(), time);
+    let _ = writeln!(text, "budget  {budget}");
     for (index, stage) in run.plan.stages.iter().enumerate() {
         let name = find(&stage.method).map_or(stage.method.as_str(), |m| m.name);
         let _ = writeln!(text, "step {}  {} ({name}): {}", index + 1, stage.method, stage.why);
@@ -85,9 +89,10 @@ pub(super) fn report(
     }
     let log = &run.log;
     let plan = Plan {
-        budget: Some(time(run.settings.budget)),
+        budget: run.settings.budget.map(time),
         split: format!(
-            "by a hash of the prompt: {} records to train on, {} to decide by, {} held out",
+            "{}: {} records to train on, {} to decide by, {} held out",
+            log.split.words(),
             log.train.len(),
             log.validation.len(),
             log.held_out.len()
@@ -203,4 +208,22 @@ fn file_name(path: &Path) -> String {
 fn date() -> String {
     let now = jiff::Timestamp::now();
     now.strftime("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+/// `answers.jsonl` of a step that answers: every attempt with its critique and score, and what it cost.
+pub(super) fn answers(folder: &Path, answers: &[Answered], records: &[Record]) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let mut text = String::new();
+    for answer in answers {
+        let attempts: Vec<Value> = answer
+            .attempts
+            .iter()
+            .map(|a| json!({ "content": a.text, "critique": a.critique, "score": a.score }))
+            .collect();
+        let id = &records[answer.record].id;
+        let row = json!({ "id": id, "attempts": attempts, "chosen": answer.chosen, "cost": answer.cost });
+        let _ = writeln!(text, "{row}");
+    }
+    let path = folder.join("answers.jsonl");
+    std::fs::write(&path, text).map_err(Error::io(&path))
 }
