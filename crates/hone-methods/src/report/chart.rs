@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use super::axis::Axis;
-use super::number::{fixed, or_nan, short};
+use super::number::{count, or_nan, short};
 use super::text::{LIMIT, escape, headline};
 
 /// One quantity over the steps of one part of a run.
@@ -172,7 +172,7 @@ impl Chart {
         let mut end = right;
         for (line, series) in self.series.iter().enumerate().rev().filter(|_| self.series.len() > 1) {
             let name = headline(&series.name, 14);
-            end -= 6.6 * name.chars().count() as f64;
+            end -= 7.4 * name.chars().count() as f64;
             let _ = write!(
                 svg,
                 r#"<text class="lb" x="{end:.0}" y="14">{}</text><path class="line s{}" d="M{:.0} 10h18"/>"#,
@@ -243,7 +243,7 @@ fn safe(text: &str) -> String {
 
 /// A place along the axis: whole where it is a step number.
 fn place(at: f64) -> String {
-    if at.fract() == 0.0 { fixed(at, 0) } else { short(at) }
+    if at >= 0.0 && at.fract() == 0.0 && at < 1e15 { count(at as u64) } else { short(at) }
 }
 
 /// The lowest and the highest point of each bucket, in their order: spikes survive, and few points are drawn.

@@ -179,13 +179,13 @@ impl Measure {
         if self.unit == Unit::Share { 100.0 } else { 1.0 }
     }
 
-    /// Places after the point: two digits of the narrowest interval, so that a row reads in one precision.
+    /// Places after the point: two digits of the narrower interval, so that a row reads in one precision.
     pub(super) fn decimals(&self) -> usize {
         if self.unit == Unit::Share {
             return 1;
         }
-        let widths =
-            [&self.start, &self.result, &self.difference].map(|e| e.ends().map(|[l, h]| (h - l) / 2.0));
+        // Not of the difference: pairing makes it so narrow that start and result would be all digits.
+        let widths = [&self.start, &self.result].map(|e| e.ends().map(|[l, h]| (h - l) / 2.0));
         let narrow = widths.into_iter().flatten().filter(|w| *w > 0.0).min_by(f64::total_cmp);
         let narrow = narrow.unwrap_or_else(|| self.start.value.abs().max(self.result.value.abs()) / 10.0);
         if !narrow.is_finite() || narrow <= 0.0 {
@@ -265,7 +265,7 @@ impl Outcome {
         self.measures.iter().filter(|measure| measure.change() == change).count()
     }
 
-    /// The verdict as one plain sentence with its most telling numbers.
+    /// The verdict as one plain sentence with its most telling numbers. Begins with [`Verdict::words`].
     pub fn sentence(&self) -> String {
         let of = |change| self.measures.iter().find(|measure| measure.change() == change);
         let (better, worse) = (self.count(Change::Better), self.count(Change::Worse));
@@ -286,13 +286,13 @@ impl Outcome {
             ),
             (None, None) => match of(Change::Unclear) {
                 Some(first) if first.difference.ends().is_none() => {
-                    format!("Not shown to be improved: {}.", first.sentence())
+                    format!("Not improved as far as can be told: {}.", first.sentence())
                 }
                 Some(first) => format!(
                     "Not improved: no measure moved by more than chance allows; {}.",
                     first.sentence()
                 ),
-                None => "Nothing was measured, so no improvement is shown.".into(),
+                None => "Not improved: nothing was measured.".into(),
             },
         }
     }
@@ -437,7 +437,7 @@ mod tests {
             none.starts_with("Not improved: no measure moved by more than chance allows; edit NLL"),
             "{none}"
         );
-        assert_eq!(Outcome::default().sentence(), "Nothing was measured, so no improvement is shown.");
+        assert_eq!(Outcome::default().sentence(), "Not improved: nothing was measured.");
     }
 
     #[test]
@@ -470,10 +470,13 @@ mod tests {
 
     #[test]
     fn decimals_follow_the_interval() {
-        // Half width 0.11: two digits are two places. Half width 12: none.
-        assert_eq!(nll(-0.31, -0.09).decimals(), 2);
-        assert_eq!(nll(-12.0, 12.0).decimals(), 0);
-        assert_eq!(nll(f64::NAN, 0.0).decimals(), 2);
+        // Half width 0.11: two digits are two places. Half width 12: none. No interval: three digits of 2.31.
+        let mut measure = nll(-0.31, -0.09);
+        assert_eq!(measure.decimals(), 2);
+        measure.result = Estimate::between(2.0, 1.89, 2.11);
+        assert_eq!(measure.decimals(), 2);
+        measure.result = Estimate::between(20.0, 8.0, 32.0);
+        assert_eq!(measure.decimals(), 0);
     }
 
     #[test]

@@ -60,6 +60,7 @@ struct Page<'a> {
     most_of_a_form: u64,
     sources: &'a [Source],
     sources_more: usize,
+    sources_judged: bool,
     agreement: &'a [Agreement],
     agreement_more: usize,
     languages: &'a [(String, f64)],
@@ -67,6 +68,7 @@ struct Page<'a> {
     themes: &'a Themes,
     plan: &'a Plan,
     curves: Vec<Curves<'a>>,
+    smoothed: bool,
     samples: SamplesView<'a>,
     left_out: Vec<LeftOutView<'a>>,
 }
@@ -116,7 +118,6 @@ struct Curves<'a> {
 struct ChartView<'a> {
     id: String,
     title: &'a str,
-    smoothed: bool,
     svg: String,
     summaries: Vec<Summary>,
 }
@@ -157,13 +158,11 @@ struct Entry<'a> {
 impl<'a> Page<'a> {
     fn of(report: &'a Report) -> Self {
         let log = &report.log;
-        let (sources, sources_more) = some(&log.sources, ROWS);
+        let (sources, sources_more) = some(&log.sources, 10);
         let (agreement, agreement_more) = some(&log.agreement, ROWS);
         let (languages, languages_more) = some(&log.languages, 8);
         let verdict = report.outcome.verdict();
         let sentence = report.outcome.sentence();
-        // The first word says the verdict already.
-        let rest = sentence.strip_prefix(&format!("{}: ", verdict.words())).map(capital);
         Page {
             style: STYLE,
             prompt_limit: PROMPT_LIMIT,
@@ -172,7 +171,8 @@ impl<'a> Page<'a> {
             verdict: Words {
                 class: verdict.words().to_lowercase().replace(' ', "-"),
                 words: verdict.words(),
-                sentence: rest.unwrap_or(sentence),
+                // The page sets the first words in bold.
+                sentence: sentence.strip_prefix(verdict.words()).unwrap_or_default().to_owned(),
             },
             measures: report.outcome.measures.iter().enumerate().map(MeasureView::of).collect(),
             log,
@@ -180,6 +180,7 @@ impl<'a> Page<'a> {
             most_of_a_form: log.forms.iter().map(|(_, count)| *count).max().unwrap_or(0),
             sources,
             sources_more,
+            sources_judged: sources.iter().any(|s| s.right.is_some() || s.sharpness.is_some()),
             agreement,
             agreement_more,
             languages,
@@ -187,6 +188,7 @@ impl<'a> Page<'a> {
             themes: &report.themes,
             plan: &report.plan,
             curves: curves(&report.charts),
+            smoothed: report.charts.iter().any(Chart::is_smoothed),
             samples: SamplesView {
                 how: &report.samples.how,
                 items: report.samples.items.iter().map(SampleView::of).collect(),
@@ -237,10 +239,13 @@ impl<'a> SampleView<'a> {
         // What came last is what was asked; earlier turns are counted.
         let turns_more = sample.prompt.len().saturating_sub(TURNS);
         let (feedback, feedback_more) = some(&sample.feedback, FEEDBACK);
+        let headline = asked.map_or(String::new(), |turn| headline(&turn.text, 90));
+        // A prompt that its headline holds whole is not said twice.
+        let whole = matches!(sample.prompt.as_slice(), [only] if only.text == headline);
         SampleView {
             id: &sample.id,
-            headline: asked.map_or(String::new(), |turn| headline(&turn.text, 90)),
-            prompt: &sample.prompt[turns_more..],
+            headline,
+            prompt: if whole { &[] } else { &sample.prompt[turns_more..] },
             turns_more,
             start: &sample.start,
             result: &sample.result,
@@ -256,13 +261,7 @@ fn curves(charts: &[Chart]) -> Vec<Curves<'_>> {
     let mut out: Vec<Curves<'_>> = Vec::new();
     for (index, chart) in charts.iter().enumerate() {
         let id = format!("c{index}");
-        let view = ChartView {
-            title: &chart.title,
-            smoothed: chart.is_smoothed(),
-            svg: chart.svg(&id),
-            summaries: chart.summaries(),
-            id,
-        };
+        let view = ChartView { title: &chart.title, svg: chart.svg(&id), summaries: chart.summaries(), id };
         match out.iter_mut().find(|group| group.step == chart.step) {
             Some(group) => group.charts.push(view),
             None => out.push(Curves { step: &chart.step, charts: vec![view] }),
@@ -296,11 +295,6 @@ fn left_out(entries: &[LeftOut]) -> Vec<LeftOutView<'_>> {
 fn some<T>(all: &[T], most: usize) -> (&[T], usize) {
     let shown = all.len().min(most);
     (&all[..shown], all.len() - shown)
-}
-
-fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// An environment in which no text passes unescaped, and a name that the template misspells is an error.

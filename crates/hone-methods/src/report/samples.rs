@@ -145,7 +145,7 @@ fn value_in_words(form: &Form, part: Option<&str>) -> String {
         Form::Thumb { value: true, .. } => "good".into(),
         Form::Thumb { value: false, .. } => "bad".into(),
         Form::Rating { value, scale: Some([low, high]), .. } => {
-            format!("{} on {} to {}", short(*value), short(*low), short(*high))
+            format!("{} on a scale of {} to {}", short(*value), short(*low), short(*high))
         }
         Form::Rating { value, scale: None, .. } => short(*value),
         Form::Comparison { .. } => "better than the other".into(),
@@ -181,7 +181,7 @@ mod tests {
         let on = || "a".to_owned();
         let forms = [
             (Form::Thumb { on: on(), value: false }, "bad"),
-            (Form::Rating { on: on(), value: 4.0, scale: Some([1.0, 5.0]) }, "4 on 1 to 5"),
+            (Form::Rating { on: on(), value: 4.0, scale: Some([1.0, 5.0]) }, "4 on a scale of 1 to 5"),
             (Form::Comparison { better: on(), worse: "b".into() }, "better than the other"),
             (Form::Ranking { order: vec![vec![on(), "c".into()], vec!["b".into()]] }, "a = c > b"),
             (Form::Critique { on: Some(on()), text: "too long".into() }, ""),

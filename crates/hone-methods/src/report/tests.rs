@@ -192,10 +192,7 @@ fn numbers_shown_are_numbers_given() {
     ] {
         assert!(html.contains(&format!(">{shown}<")), "{shown}");
     }
-    assert!(
-        html.contains("accuracy rose from 54.2 to 61.9\u{a0}%")
-            || html.contains("Accuracy rose from 54.2 to 61.9\u{a0}%")
-    );
+    assert!(html.contains("<strong>Improved</strong>: accuracy rose from 54.2 to 61.9\u{a0}%"));
 }
 
 #[test]

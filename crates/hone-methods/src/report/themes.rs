@@ -12,7 +12,7 @@ use hone_feedback::{Content, Feedback, Form, Record};
 use serde::{Deserialize, Serialize};
 
 use super::text::headline;
-use super::words::Words;
+use super::words::{Words, folded};
 
 /// The contrasts found in a log.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -138,10 +138,12 @@ struct Count {
 const MOST_TERMS: usize = 2_000_000;
 /// Texts kept per side for quotes.
 const KEPT: usize = 400;
+/// Scalar values of each that are kept.
+const LONGEST_KEPT: usize = 600;
 /// Scalar values of a quote.
-const QUOTED: usize = 180;
+const QUOTED: usize = 140;
 /// Quotes per side.
-const QUOTES: usize = 4;
+const QUOTES: usize = 3;
 /// Fewer texts than this on a side are no ground for a contrast.
 const LEAST_SIDE: u64 = 5;
 
@@ -239,6 +241,8 @@ impl ThemeCounter {
             let found = &mut terms[side];
             // The key settles ties, so that the same log gives the same page.
             found.sort_by(|(a, x), (b, y)| y.z.total_cmp(&x.z).then(a.cmp(b)));
+            let all: Vec<(u64, u64)> = found.iter().map(|(key, term)| (*key, term.here)).collect();
+            found.retain(|(key, term)| !said_by_another(*key, term.here, &all));
             found.truncate(settings.shown);
             let terms: Vec<Term> =
                 found.drain(..).map(|(key, term)| Term { term: self.words.name(key), ..term }).collect();
@@ -270,7 +274,7 @@ impl Counts {
             self.totals[side][Words::order(*key)] += 1;
         }
         if self.kept[side].len() < KEPT {
-            self.kept[side].push(headline(text, 4 * QUOTED));
+            self.kept[side].push(text.chars().take(LONGEST_KEPT).collect());
         }
         if self.terms.len() > MOST_TERMS {
             self.terms.retain(|_, sides| sides[0].times + sides[1].times > 1);
@@ -334,19 +338,33 @@ fn mark(item: &Feedback) -> Option<bool> {
     }
 }
 
-/// A kept text for each of the first terms that one holds, no text twice.
+/// Whether another of the terms in `all`, each with its count, says the same as `key` and says it better.
+///
+/// A word that hardly occurs but in a pair of two telling words is said by the pair (`at once`); a pair of a telling
+/// word and one of no side (`is clear`) is said by the word.
+fn said_by_another(key: u64, times: u64, all: &[(u64, u64)]) -> bool {
+    let telling = |pair: u64| all.iter().filter(move |(word, _)| Words::holds(pair, *word));
+    let same = |pair: u64, word: u64| pair as f64 >= 0.8 * word as f64;
+    if Words::order(key) == 0 {
+        all.iter().any(|(pair, of_pair)| {
+            Words::holds(*pair, key) && same(*of_pair, times) && telling(*pair).count() == 2
+        })
+    } else {
+        telling(key).count() == 1 && telling(key).any(|(_, of_word)| same(times, *of_word))
+    }
+}
+
+/// A kept sentence for each of the first terms, none twice.
 fn quotes(terms: &[Term], kept: &[String]) -> Vec<Quote> {
-    let mut used = HashSet::new();
-    let mut out = Vec::new();
+    let mut out: Vec<Quote> = Vec::new();
     for term in terms {
-        let holds = |text: &str| {
-            let text = format!(" {} ", super::words::folded(text));
-            text.contains(&format!(" {} ", term.term))
-        };
-        let found = kept.iter().enumerate().find(|(at, text)| !used.contains(at) && holds(text));
-        if let Some((at, text)) = found {
-            used.insert(at);
-            out.push(Quote { term: term.term.clone(), text: headline(text, QUOTED) });
+        let wanted = format!(" {} ", term.term);
+        let sentences =
+            kept.iter().flat_map(|text| text.split_inclusive(['.', '!', '?', '\n', '。']).map(str::trim));
+        let mut holding = sentences.filter(|sentence| format!(" {} ", folded(sentence)).contains(&wanted));
+        let fresh = holding.find(|sentence| out.iter().all(|quote| quote.text != headline(sentence, QUOTED)));
+        if let Some(sentence) = fresh {
+            out.push(Quote { term: term.term.clone(), text: headline(sentence, QUOTED) });
         }
         if out.len() == QUOTES {
             break;
@@ -407,10 +425,11 @@ mod tests {
         let words = |side: &Side| side.terms.iter().map(|t| t.term.clone()).collect::<Vec<_>>();
         let (bad, good) = (words(&contrast.left), words(&contrast.right));
         assert!(
-            bad.contains(&"too long".to_owned()) && good.contains(&"clear".to_owned()),
+            bad.contains(&"too long".to_owned()) && good.contains(&"clear and".to_owned()),
             "{bad:?} {good:?}"
         );
-        for everybody in ["the", "answer", "is", "me", "the answer"] {
+        // Pairs with a word of no side are said by the other word, words of a telling pair by the pair.
+        for everybody in ["the", "answer", "is", "me", "the answer", "is clear", "to me", "clear", "long"] {
             assert!(
                 !bad.contains(&everybody.to_owned()) && !good.contains(&everybody.to_owned()),
                 "{everybody}"

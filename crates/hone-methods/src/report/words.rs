@@ -49,6 +49,14 @@ impl Words {
         usize::from(key as u32 != ALONE)
     }
 
+    /// Whether `pair` is a pair of neighbours and `word` one of them.
+    pub fn holds(pair: u64, word: u64) -> bool {
+        let number = (word >> 32) as u32;
+        Self::order(pair) == 1
+            && Self::order(word) == 0
+            && ((pair >> 32) as u32 == number || pair as u32 == number)
+    }
+
     /// The term in words.
     pub fn name(&self, key: u64) -> String {
         let word = |number: u32| self.names.get(number as usize).map_or("", |name| name);
@@ -144,6 +152,8 @@ mod tests {
         let terms = words.terms("Don’t go. GO now!");
         let names: Vec<String> = terms.iter().map(|key| words.name(*key)).collect();
         assert_eq!(names, ["don't", "go", "don't go", "go", "now", "go now"]);
+        assert!(Words::holds(terms[2], terms[0]) && Words::holds(terms[2], terms[1]));
+        assert!(!Words::holds(terms[2], terms[4]) && !Words::holds(terms[0], terms[0]));
         assert_eq!(terms.iter().map(|key| Words::order(*key)).collect::<Vec<_>>(), [0, 0, 1, 0, 0, 1]);
     }
 
