@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything that CI runs, runnable at home.
 
 mod docs;
+mod new_method;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -18,6 +19,15 @@ enum Task {
         /// Writes what is generated from the catalogue first: docs/methods/ and the table in README.md.
         #[arg(long)]
         write: bool,
+    },
+    /// Starts a method: a source that runs, a recipe, the module line and the row in the catalogue.
+    NewMethod {
+        /// Folder of its family: imitate, preference, refine.
+        family: String,
+        /// Its id in recipes and commands, such as critique-grpo.
+        id: String,
+        /// The authors' name for it.
+        name: String,
     },
     /// Compares with the Python peers: sets up a virtual environment under target/ and runs the scripts in compare/.
     Peers {
@@ -42,6 +52,16 @@ fn main() -> Result<()> {
             }
             docs::check(&root())
         }
+        Task::NewMethod { family, id, name } => {
+            for path in new_method::start(&root(), &family, &id, &name)? {
+                println!("{}", path.display());
+            }
+            run("cargo", &["fmt", "-p", "hone-methods"])?;
+            println!(
+                "next: write the method, then `cargo xtask docs --write` and `cargo test -p hone-methods`"
+            );
+            Ok(())
+        }
         Task::Peers { scripts } => peers(&scripts),
     }
 }
@@ -63,14 +83,16 @@ fn peers(scripts: &[String]) -> Result<()> {
     let venv = root().join("target/peers");
     let python = venv.join("bin/python");
     let python = python.to_str().context("the path of the workspace is not UTF-8")?.to_string();
-    if !venv.join("ready").exists() {
+    let rest = ["filelock", "typing-extensions", "sympy", "networkx", "jinja2", "fsspec", "numpy"];
+    let peers = ["transformers", "peft", "accelerate", "safetensors", "tokenizers", "trl"];
+    // An environment made for fewer packages is completed.
+    let ready = peers.join(" ");
+    if std::fs::read_to_string(venv.join("ready")).ok().as_ref() != Some(&ready) {
         run("python3", &["-m", "venv", "target/peers"])?;
         // Without its dependencies torch runs on the CPU and leaves out gigabytes of GPU libraries.
         run(&python, &["-m", "pip", "install", "-q", "--no-deps", "torch"])?;
-        let rest = ["filelock", "typing-extensions", "sympy", "networkx", "jinja2", "fsspec", "numpy"];
-        let peers = ["transformers", "peft", "accelerate", "safetensors", "tokenizers"];
         run(&python, &[&["-m", "pip", "install", "-q"], &rest[..], &peers[..]].concat())?;
-        std::fs::write(venv.join("ready"), "")?;
+        std::fs::write(venv.join("ready"), ready)?;
     }
     let default = vec!["exact.py".to_string()];
     for script in if scripts.is_empty() { &default } else { scripts } {
