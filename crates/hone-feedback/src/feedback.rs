@@ -204,6 +204,23 @@ impl Form {
         }
     }
 
+    /// The names of its own fields in JSON.
+    pub(crate) fn fields(&self) -> &'static [&'static str] {
+        match self {
+            Form::Thumb { .. } => &["on", "value"],
+            Form::Rating { .. } => &["on", "value", "scale"],
+            Form::Comparison { .. } => &["better", "worse"],
+            Form::Ranking { .. } => &["order"],
+            Form::Critique { .. } => &["on", "text"],
+            Form::Edit { .. } => &["on", "content"],
+            Form::Span { .. } => &["on", "start", "end", "label", "value"],
+            Form::Step { .. } => &["on", "index", "correct"],
+            Form::Outcome { .. } => &["on", "check", "passed"],
+            Form::Event { .. } => &["on", "event", "value"],
+            Form::Rule { .. } => &["text", "scope"],
+        }
+    }
+
     /// The one response it is about, where it is about one.
     pub fn on(&self) -> Option<&str> {
         match self {

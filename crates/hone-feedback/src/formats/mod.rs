@@ -10,12 +10,14 @@
 
 mod argilla;
 mod elements;
+mod evals;
 mod flat;
 mod hh;
 mod langfuse;
 mod langsmith;
 pub(crate) mod lines;
 mod lm_eval;
+mod nemo;
 mod openai;
 mod parquet;
 mod prm;
@@ -26,6 +28,7 @@ mod sets;
 mod source;
 mod table;
 mod trl;
+mod verl;
 mod write;
 
 use std::collections::HashMap;
@@ -107,6 +110,10 @@ pub static FORMATS: &[&Format] = &[
     &sets::APP_REVIEWS,
     &prm::FIRST_ERROR,
     &prm::PRM800K,
+    &evals::PROMPTFOO,
+    &evals::INSPECT,
+    &nemo::NEMO,
+    &verl::VERL,
     &trl::STEPWISE,
     &trl::PREFERENCE,
     &trl::UNPAIRED,
@@ -170,13 +177,47 @@ fn with_extra(mut row: Map<String, Value>, record: &Record, losses: &mut Losses)
         row.entry("split").or_insert_with(|| split.clone().into());
     }
     for (key, value) in &record.extra {
+        // A column that reading had to rename takes its name back where that is free.
+        let own = key.strip_suffix('_').filter(|own| RECORD.contains(own) && !row.contains_key(*own));
+        let key = own.unwrap_or(key);
         if row.contains_key(key) {
             losses.add("unknown field whose name the format uses");
         } else {
-            row.insert(key.clone(), value.clone());
+            row.insert(key.to_owned(), value.clone());
         }
     }
     row
+}
+
+/// The fields of a record.
+const RECORD: &[&str] = &["id", "prompt", "responses", "feedback", "split"];
+
+/// Renames unknown fields of a foreign row whose names Hone uses itself, `feedback` to `feedback_`: written as a
+/// record, two fields of one name would be refused or hide each other.
+fn keep_apart(record: &mut Record) {
+    rename(&mut record.extra, RECORD);
+    for response in &mut record.responses {
+        rename(&mut response.extra, &["id", "content", "model", "steps"]);
+    }
+    for item in &mut record.feedback {
+        rename(&mut item.extra, item.form.fields());
+        rename(&mut item.extra, &["form", "by", "at", "aspect", "text"]);
+    }
+}
+
+fn rename(extra: &mut Map<String, Value>, taken: &[&str]) {
+    if !taken.iter().any(|name| extra.contains_key(*name)) {
+        return;
+    }
+    // Rebuilt, so that the fields keep their order.
+    let mut apart = Map::new();
+    for (mut key, value) in std::mem::take(extra) {
+        while taken.contains(&key.as_str()) || apart.contains_key(&key) {
+            key.push('_');
+        }
+        apart.insert(key, value);
+    }
+    *extra = apart;
 }
 
 /// Counts what simple rows cannot say about answers and feedback: who, when, which quality, unknown fields.

@@ -214,7 +214,7 @@ fn write(record: &Record, losses: &mut Losses) -> Vec<Map<String, Value>> {
             other => losses.add(other.kind().name()),
         }
     }
-    let said = record.extra.get("feedback").and_then(Value::as_object).cloned().unwrap_or_default();
+    let said = record.extra.get("feedback_").and_then(Value::as_object).cloned().unwrap_or_default();
     let mut feedback =
         Map::from_iter([("errors".to_owned(), errors.into()), ("missing-info".to_owned(), missing.into())]);
     if !corrected.is_null() {
@@ -229,7 +229,7 @@ fn write(record: &Record, losses: &mut Losses) -> Vec<Map<String, Value>> {
     }
     note_details(record, losses);
     let mut rest = record.clone();
-    for used in ["question", "passages", "feedback"] {
+    for used in ["question", "passages", "feedback_"] {
         rest.extra.shift_remove(used);
     }
     vec![with_extra(row, &rest, losses)]

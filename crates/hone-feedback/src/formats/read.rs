@@ -12,7 +12,7 @@ use super::row::Row;
 use super::source::{self, Opened};
 use super::table::Table;
 use super::write::Container;
-use super::{Context, FORMATS, Format, HONE, Joins, named, parquet};
+use super::{Context, FORMATS, Format, HONE, Joins, keep_apart, named, parquet};
 use crate::error::{Fault, Problem};
 use crate::record::Record;
 
@@ -168,8 +168,11 @@ impl LineParser {
             return Err(fault);
         }
         let mut record = (self.format.read)(Row(row), &mut self.context)?;
-        if record.id.is_empty() && !std::ptr::eq(self.format, &HONE) {
-            record.id = format!("#{number}");
+        if !std::ptr::eq(self.format, &HONE) {
+            if record.id.is_empty() {
+                record.id = format!("#{number}");
+            }
+            keep_apart(&mut record);
         }
         Ok(record)
     }
@@ -318,9 +321,27 @@ fn container_of(head: &[u8], path: Option<&Path>) -> Container {
                 head.split(|byte| *byte == b'\n').find(|line| !line.iter().all(u8::is_ascii_whitespace));
             let whole =
                 line.is_some_and(|line| serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok());
-            // A document over several lines: its first line is no JSON, but its first value is.
+            // A document over several lines: its first line is no JSON, but its first value is, or would be if
+            // the head went on.
             let mut values = serde_json::Deserializer::from_slice(head).into_iter::<serde::de::IgnoredAny>();
-            if !whole && matches!(values.next(), Some(Ok(_))) { Container::Json } else { Container::Jsonl }
+            let goes_on =
+                head.len() >= source::HEAD as usize - 3 && line.is_some_and(|line| line.len() < 4096);
+            let document = match values.next() {
+                Some(Ok(_)) => true,
+                Some(Err(error)) => error.is_eof() && goes_on,
+                None => false,
+            };
+            // One line alone may be an envelope, as an API sends it.
+            let mut alone = || values.next().is_none() && head.len() < source::HEAD as usize;
+            let page = || {
+                let mut row = object(line?).ok()?;
+                rows_of_page(&mut row)?.as_array().map(|rows| !rows.is_empty())
+            };
+            match whole {
+                true if alone() && page() == Some(true) => Container::Json,
+                false if document => Container::Json,
+                _ => Container::Jsonl,
+            }
         }
         Some(_) if name.ends_with(".csv") || name.ends_with(".tsv") => Container::Csv,
         Some(_) if name.ends_with(".jsonl") || name.ends_with(".json") || name.ends_with(".ndjson") => {
@@ -379,24 +400,31 @@ fn next_rows(rows: &mut Rows) -> Option<Vec<RowAt>> {
     }
 }
 
-/// A page of an API holds its rows under `data`.
+/// The rows of an envelope: a page of an API holds them under `data`, a promptfoo file under `results.results`,
+/// an Inspect log under `samples`. The row itself where it is none.
 fn unfold_page(mut row: Map<String, Value>) -> Vec<Map<String, Value>> {
-    let page = row.len() <= 4
-        && row.get("data").and_then(Value::as_array).is_some_and(|rows| rows.iter().all(Value::is_object));
-    match row.get_mut("data").map(Value::take) {
-        Some(Value::Array(rows)) if page => rows
-            .into_iter()
-            .filter_map(|row| match row {
-                Value::Object(row) => Some(row),
-                _ => None,
-            })
-            .collect(),
-        Some(data) => {
-            row.insert("data".into(), data);
-            vec![row]
-        }
-        None => vec![row],
-    }
+    let Some(rows) = rows_of_page(&mut row).map(Value::take) else { return vec![row] };
+    let Value::Array(rows) = rows else { return vec![row] };
+    let objects = rows.into_iter().filter_map(|row| match row {
+        Value::Object(row) => Some(row),
+        _ => None,
+    });
+    objects.collect()
+}
+
+fn rows_of_page(row: &mut Map<String, Value>) -> Option<&mut Value> {
+    let few = row.len() <= 4;
+    let has = |name: &str| row.contains_key(name);
+    let rows = if has("evalId") && has("results") {
+        row.get_mut("results")?.get_mut("results")?
+    } else if has("eval") && has("samples") {
+        row.get_mut("samples")?
+    } else if few {
+        row.get_mut("data")?
+    } else {
+        return None;
+    };
+    rows.as_array().is_some_and(|rows| rows.iter().all(Value::is_object)).then_some(rows)
 }
 
 fn merge_overflow(mut row: Map<String, Value>) -> Map<String, Value> {

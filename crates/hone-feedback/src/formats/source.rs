@@ -20,7 +20,7 @@ pub(crate) struct Opened {
 }
 
 /// How many bytes are looked at to tell containers apart.
-const HEAD: u64 = 256 << 10;
+pub(crate) const HEAD: u64 = 256 << 10;
 
 /// How far the first line is followed.
 const LONGEST: usize = 4 << 20;

@@ -365,7 +365,9 @@ fn every_kind_of_bad_line_is_named() {
         let path = folder.path().join("log.jsonl");
         // Blank lines count, and nothing after the bad line is lost.
         let after = GOOD.replace("\"ok\"", "\"after\"");
-        std::fs::write(&path, format!("{GOOD}\n\n{line}\n{after}\n")).unwrap();
+        let text = format!("{GOOD}\n\n{line}\n{after}\n");
+        crate::doctor::agrees(text.as_bytes(), None);
+        std::fs::write(&path, text).unwrap();
         let (records, refused, found) = problems(&path);
         assert_eq!((records, refused), (2, 1), "{name}: {found:?}");
         let (at, found_field, found_needed, shown) = &found[0];

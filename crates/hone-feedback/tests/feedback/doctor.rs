@@ -1,9 +1,12 @@
 //! What the doctor finds in logs whose faults are known.
 
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
+use hone_feedback::convert::Shape;
 use hone_feedback::doctor::{self, Report, Settings, Verdict};
-use hone_feedback::{Feedback, Form, FormKind, Record};
+use hone_feedback::formats::{self, Options};
+use hone_feedback::{Feedback, Form, FormKind, Record, split, text};
 
 use crate::formats::real;
 
@@ -13,6 +16,79 @@ fn check(records: &[Record], settings: &Settings<'_>) -> Report {
     let text: String = records.iter().map(|record| record.to_json() + "\n").collect();
     std::fs::write(&path, text).unwrap();
     doctor::check(&[path], settings).unwrap()
+}
+
+/// Checks bytes with one thread and with three, and by plain reading: the reader's records one by one, each
+/// counted by the definition.
+pub fn agrees(bytes: &[u8], from: Option<&str>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.jsonl");
+    std::fs::write(&path, bytes).unwrap();
+    let options = Options { from: from.map(str::to_owned), ..Options::default() };
+    let report = |threads| {
+        let settings = Settings { threads, options: options.clone(), ..Settings::default() };
+        doctor::check(std::slice::from_ref(&path), &settings)
+    };
+    let (Ok(one), Ok(three)) = (report(1), report(3)) else {
+        assert!(formats::open(&path, &options).is_err());
+        return;
+    };
+    assert_eq!(serde_json::to_string(&one).unwrap(), serde_json::to_string(&three).unwrap());
+    let reader = formats::open(&path, &options).unwrap();
+    let own = reader.format().name == "hone";
+    let (mut ids, mut problems) = (HashSet::new(), Vec::new());
+    let (mut records, mut prompts, mut forms) = (0, HashSet::new(), BTreeMap::new());
+    // Count, sum and maximum; of prompts, then of responses.
+    let (mut words, mut characters) = ([(0, 0, 0); 2], [(0, 0, 0); 2]);
+    let mut examples = [0; Shape::ALL.len()];
+    for item in reader {
+        match item {
+            // An id that a reader made up says nothing.
+            Ok(found) if !found.record.id.starts_with('#') && !ids.insert(found.record.id.clone()) && own => {
+                problems.push((
+                    found.line,
+                    "id: needed an id of its own, got one that an earlier record has".to_owned(),
+                ));
+            }
+            Ok(found) => {
+                let record = found.record;
+                records += 1;
+                prompts.insert(split::key_of(&record));
+                let answers = record.responses.iter().map(|one| (1, one.content.text()));
+                for (place, text) in std::iter::once((0, record.prompt.text())).chain(answers) {
+                    for (sums, length) in
+                        [(&mut words, text::words(&text)), (&mut characters, text::length(&text))]
+                    {
+                        let (count, sum, max) = sums[place];
+                        sums[place] = (count + 1, sum + length, max.max(length));
+                    }
+                }
+                record.feedback.iter().for_each(|item| *forms.entry(item.form.kind()).or_default() += 1);
+                for (shape, sum) in Shape::ALL.into_iter().zip(&mut examples) {
+                    *sum += shape.count(&record) as u64;
+                }
+            }
+            Err(problem) => problems.push((problem.line, problem.fault.to_string())),
+        }
+    }
+    let told = one.problems.first.iter().map(|problem| (problem.line, problem.fault.to_string()));
+    // The reader gives the problems of joined rows before what remains; the doctor has them by line as well.
+    problems.truncate(hone_feedback::KEPT);
+    assert_eq!(told.collect::<Vec<_>>(), problems);
+    assert_eq!((one.records, one.prompts as usize, &one.forms), (records, prompts.len(), &forms));
+    let measured: Vec<_> =
+        one.lengths.iter().map(|row| (row.of, row.unit, row.count, row.mean, row.max)).collect();
+    let mut wanted = Vec::new();
+    for (of, place) in [("prompt", 0), ("response", 1)] {
+        for (unit, sums) in [("words", &words), ("characters", &characters)] {
+            let (count, sum, max) = sums[place];
+            if count > 0 {
+                wanted.push((of, unit, count, sum as f64 / count as f64, max as u64));
+            }
+        }
+    }
+    assert_eq!(measured, wanted);
+    assert_eq!(one.usable.iter().map(|row| row.examples).collect::<Vec<_>>(), examples);
 }
 
 fn pair(id: &str, prompt: &str, better: &str, worse: &str) -> Record {

@@ -80,80 +80,84 @@ fn hone_csv_and_parquet_lose_nothing_in_any_container() {
     }
 }
 
+/// Lines of each written format in its own words.
+pub const SAMPLES: &[(&str, &str)] = &[
+    ("trl-text", r#"{"text":"Once upon a time","source":"book"}"#),
+    (
+        "trl-messages",
+        r#"{"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"hello"}]}"#,
+    ),
+    (
+        "trl-messages",
+        r#"{"messages":[{"role":"user","content":"add"},{"role":"assistant","content":null,"tool_calls":[{"type":"function","function":{"name":"f","arguments":{"a":1}}}]},{"role":"tool","name":"f","content":"3"},{"role":"assistant","content":"3"}],"tools":[{"type":"function"}],"images":[]}"#,
+    ),
+    ("trl-prompt", r#"{"prompt":[{"role":"user","content":"hi"}]}"#),
+    ("trl-completion", r#"{"prompt":"The sky","completion":" is blue."}"#),
+    (
+        "trl-completion",
+        r#"{"prompt":[{"role":"user","content":"hi"}],"completion":[{"role":"assistant","content":"hello"}],"id":"x7"}"#,
+    ),
+    ("trl-preference", r#"{"prompt":"The sky","chosen":" is blue.","rejected":" is green.","score":0.5}"#),
+    (
+        "trl-preference",
+        r#"{"prompt":[{"role":"user","content":"hi"}],"chosen":[{"role":"assistant","content":"hello"}],"rejected":[{"role":"assistant","content":"go away"}]}"#,
+    ),
+    (
+        "trl-preference",
+        r#"{"chosen":[{"role":"user","content":"hi"},{"role":"assistant","content":"hello"}],"rejected":[{"role":"user","content":"hi"},{"role":"assistant","content":"no"}]}"#,
+    ),
+    ("trl-unpaired", r#"{"prompt":"The sky","completion":" is green.","label":false}"#),
+    ("trl-stepwise", r#"{"prompt":"Sum?","completions":["1+1=2","2+2=5"],"labels":[true,false]}"#),
+    (
+        "openai-chat",
+        r#"{"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"hello","weight":1}],"tools":[{"type":"function"}]}"#,
+    ),
+    (
+        "openai-preference",
+        r#"{"input":{"messages":[{"role":"user","content":"hi"}],"tools":[],"parallel_tool_calls":true},"preferred_output":[{"role":"assistant","content":"hello"}],"non_preferred_output":[{"role":"assistant","content":"no"}]}"#,
+    ),
+    (
+        "hh-rlhf",
+        r#"{"chosen":"\n\nHuman: hi\n\nAssistant: hello\n\nHuman: ok?\n\nAssistant: yes","rejected":"\n\nHuman: hi\n\nAssistant: hello\n\nHuman: ok?\n\nAssistant: no"}"#,
+    ),
+    ("hh-turns", r#"{"id":"t1","turns":[{"role":"human","text":"hi"}],"chosen":"hello","rejected":"no"}"#),
+    (
+        "prm",
+        r#"{"id":"g-1","generator":"Qwen","problem":"Sum?","steps":["a","b","c"],"final_answer_correct":false,"label":1}"#,
+    ),
+    ("prm", r#"{"problem":"Sum?","steps":["a","b"],"label":-1}"#),
+    (
+        "qa-feedback",
+        r#"{"question":"Who?","passages":[["T","T\n\nOne.","Two."]],"gold":"me","prediction 1":"ábc def","prediction 2":"x","prediction 3":"y","prediction 4":"z","feedback":{"errors":[{"error type":"Irrelevant","explanation":"why","start":0,"end":3}],"missing-info":[{"error type":"Missing-Answer","passage_id":0,"sentence_id":[1]}],"corrected-prediction":"abc"},"preference":[0,1,2,1,0,2]}"#,
+    ),
+    (
+        "langfuse",
+        r#"{"id":"t1","timestamp":"2026-05-01T10:00:00Z","name":"chat","input":"why?","output":"because","scores":[{"id":"s1","name":"helpful","value":0.9,"dataType":"NUMERIC","comment":"nice","source":"API"},{"name":"ok","value":1,"dataType":"BOOLEAN"},{"name":"tone","stringValue":"kind","value":0,"dataType":"CATEGORICAL"},{"name":"output","longStringValue":"therefore","dataType":"CORRECTION"},{"name":"note","stringValue":"short","dataType":"TEXT"}]}"#,
+    ),
+    (
+        "langsmith",
+        "{\"id\":\"r1\",\"run_type\":\"llm\",\"inputs\":{\"messages\":[{\"role\":\"user\",\"content\":\"why?\"}]},\"outputs\":{\"output\":\"because\"}}\n{\"run_id\":\"r1\",\"key\":\"helpful\",\"score\":0.5,\"comment\":\"meh\",\"created_at\":\"2026-05-01T10:00:00Z\",\"feedback_source\":{\"type\":\"api\",\"user_id\":\"u1\"}}\n{\"run_id\":\"r1\",\"key\":\"fix\",\"correction\":{\"output\":\"since\"}}",
+    ),
+    (
+        "argilla",
+        r#"{"id":"a1","prompt":"why?","response":"because","quality.responses":[4,null,2],"quality.responses.users":["u1","u2","u3"],"quality.responses.status":["submitted","discarded","submitted"],"quality.suggestion":3,"quality.suggestion.agent":"gpt","quality.suggestion.score":0.7,"corrected.responses":["it is so"],"corrected.responses.users":["u1"],"spans.responses":[[{"start":0,"end":3,"label":"bad"}]]}"#,
+    ),
+    (
+        "verl",
+        r#"{"data_source":"openai/gsm8k","prompt":[{"role":"user","content":"1+1?"}],"ability":"math","reward_model":{"style":"rule","ground_truth":"2"},"extra_info":{"split":"train","index":7},"feedback":"kept"}"#,
+    ),
+    (
+        "nemo-preference",
+        r#"{"context":[{"role":"user","content":"hi"}],"completions":[{"rank":1,"completion":[{"role":"assistant","content":"no"}]},{"rank":0,"completion":[{"role":"assistant","content":"hello"}]},{"rank":1,"completion":[{"role":"assistant","content":"go"}]}],"task_name":"chat"}"#,
+    ),
+];
+
 /// One line per format in its own words; reading, writing and reading again gives the same records, and the
 /// format is found without being named.
 #[test]
 fn foreign_rows_round_trip() {
-    let cases: &[(&str, &str)] = &[
-        ("trl-text", r#"{"text":"Once upon a time","source":"book"}"#),
-        (
-            "trl-messages",
-            r#"{"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"hello"}]}"#,
-        ),
-        (
-            "trl-messages",
-            r#"{"messages":[{"role":"user","content":"add"},{"role":"assistant","content":null,"tool_calls":[{"type":"function","function":{"name":"f","arguments":{"a":1}}}]},{"role":"tool","name":"f","content":"3"},{"role":"assistant","content":"3"}],"tools":[{"type":"function"}],"images":[]}"#,
-        ),
-        ("trl-prompt", r#"{"prompt":[{"role":"user","content":"hi"}]}"#),
-        ("trl-completion", r#"{"prompt":"The sky","completion":" is blue."}"#),
-        (
-            "trl-completion",
-            r#"{"prompt":[{"role":"user","content":"hi"}],"completion":[{"role":"assistant","content":"hello"}],"id":"x7"}"#,
-        ),
-        (
-            "trl-preference",
-            r#"{"prompt":"The sky","chosen":" is blue.","rejected":" is green.","score":0.5}"#,
-        ),
-        (
-            "trl-preference",
-            r#"{"prompt":[{"role":"user","content":"hi"}],"chosen":[{"role":"assistant","content":"hello"}],"rejected":[{"role":"assistant","content":"go away"}]}"#,
-        ),
-        (
-            "trl-preference",
-            r#"{"chosen":[{"role":"user","content":"hi"},{"role":"assistant","content":"hello"}],"rejected":[{"role":"user","content":"hi"},{"role":"assistant","content":"no"}]}"#,
-        ),
-        ("trl-unpaired", r#"{"prompt":"The sky","completion":" is green.","label":false}"#),
-        ("trl-stepwise", r#"{"prompt":"Sum?","completions":["1+1=2","2+2=5"],"labels":[true,false]}"#),
-        (
-            "openai-chat",
-            r#"{"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"hello","weight":1}],"tools":[{"type":"function"}]}"#,
-        ),
-        (
-            "openai-preference",
-            r#"{"input":{"messages":[{"role":"user","content":"hi"}],"tools":[],"parallel_tool_calls":true},"preferred_output":[{"role":"assistant","content":"hello"}],"non_preferred_output":[{"role":"assistant","content":"no"}]}"#,
-        ),
-        (
-            "hh-rlhf",
-            r#"{"chosen":"\n\nHuman: hi\n\nAssistant: hello\n\nHuman: ok?\n\nAssistant: yes","rejected":"\n\nHuman: hi\n\nAssistant: hello\n\nHuman: ok?\n\nAssistant: no"}"#,
-        ),
-        (
-            "hh-turns",
-            r#"{"id":"t1","turns":[{"role":"human","text":"hi"}],"chosen":"hello","rejected":"no"}"#,
-        ),
-        (
-            "prm",
-            r#"{"id":"g-1","generator":"Qwen","problem":"Sum?","steps":["a","b","c"],"final_answer_correct":false,"label":1}"#,
-        ),
-        ("prm", r#"{"problem":"Sum?","steps":["a","b"],"label":-1}"#),
-        (
-            "qa-feedback",
-            r#"{"question":"Who?","passages":[["T","T\n\nOne.","Two."]],"gold":"me","prediction 1":"ábc def","prediction 2":"x","prediction 3":"y","prediction 4":"z","feedback":{"errors":[{"error type":"Irrelevant","explanation":"why","start":0,"end":3}],"missing-info":[{"error type":"Missing-Answer","passage_id":0,"sentence_id":[1]}],"corrected-prediction":"abc"},"preference":[0,1,2,1,0,2]}"#,
-        ),
-        (
-            "langfuse",
-            r#"{"id":"t1","timestamp":"2026-05-01T10:00:00Z","name":"chat","input":"why?","output":"because","scores":[{"id":"s1","name":"helpful","value":0.9,"dataType":"NUMERIC","comment":"nice","source":"API"},{"name":"ok","value":1,"dataType":"BOOLEAN"},{"name":"tone","stringValue":"kind","value":0,"dataType":"CATEGORICAL"},{"name":"output","longStringValue":"therefore","dataType":"CORRECTION"},{"name":"note","stringValue":"short","dataType":"TEXT"}]}"#,
-        ),
-        (
-            "langsmith",
-            "{\"id\":\"r1\",\"run_type\":\"llm\",\"inputs\":{\"messages\":[{\"role\":\"user\",\"content\":\"why?\"}]},\"outputs\":{\"output\":\"because\"}}\n{\"run_id\":\"r1\",\"key\":\"helpful\",\"score\":0.5,\"comment\":\"meh\",\"created_at\":\"2026-05-01T10:00:00Z\",\"feedback_source\":{\"type\":\"api\",\"user_id\":\"u1\"}}\n{\"run_id\":\"r1\",\"key\":\"fix\",\"correction\":{\"output\":\"since\"}}",
-        ),
-        (
-            "argilla",
-            r#"{"id":"a1","prompt":"why?","response":"because","quality.responses":[4,null,2],"quality.responses.users":["u1","u2","u3"],"quality.responses.status":["submitted","discarded","submitted"],"quality.suggestion":3,"quality.suggestion.agent":"gpt","quality.suggestion.score":0.7,"corrected.responses":["it is so"],"corrected.responses.users":["u1"],"spans.responses":[[{"start":0,"end":3,"label":"bad"}]]}"#,
-        ),
-    ];
     let folder = tempfile::tempdir().unwrap();
-    for (index, (format, text)) in cases.iter().enumerate() {
+    for (index, (format, text)) in SAMPLES.iter().enumerate() {
         let input = put(folder.path(), &format!("{index}.jsonl"), text);
         let reader = formats::open(&input, &Options::default()).unwrap();
         assert_eq!(reader.format().name, *format, "{text}");
@@ -284,6 +288,138 @@ fn samples_of_lm_eval() {
     assert_eq!(record.feedback[0].form, passed);
     assert_eq!(record.feedback[1].aspect.as_deref(), Some("bleu"));
     assert_eq!(record.extra["target"], "2");
+}
+
+#[test]
+fn results_of_promptfoo() {
+    let folder = tempfile::tempdir().unwrap();
+    let result = |success: bool, response: &str| {
+        format!(
+            r#"{{"success":{success},"prompt":{{"raw":"[{{\"role\":\"user\",\"content\":\"Say hi\"}}]","label":"x"}},"vars":{{"a":"b"}},"response":{response},"provider":{{"id":"openai:m"}},"gradingResult":{{"pass":{success},"reason":"not kind","componentResults":[{{"pass":true,"reason":"ok","assertion":{{"type":"contains","value":"hi"}}}},{{"pass":false,"reason":"rude","assertion":{{"type":"llm-rubric","metric":"tone"}}}}]}},"namedScores":{{"tone":0.25}},"error":"timeout"}}"#
+        )
+    };
+    let (good, bad) = (result(false, r#"{"output":"hi you","cached":true}"#), result(false, "null"));
+    let file = format!(
+        "{{\"evalId\":\"e\",\"results\":{{\"version\":3,\"results\":[{good},{bad}]}},\"config\":{{}}}}"
+    );
+    // As one line, over several, and as lines of results.
+    for (name, text) in [
+        ("a.json", file.clone()),
+        ("b.json", file.replacen('{', "{\n", 1)),
+        ("c.jsonl", good.clone() + "\n" + &bad),
+    ] {
+        let (records, problems) = read_all(&put(folder.path(), name, &text), None);
+        assert_eq!(records.len(), 1, "{name}: {problems:?}");
+        assert!(
+            problems[0].ends_with("response.output: needed what was answered, got timeout"),
+            "{problems:?}"
+        );
+        let record = &records[0];
+        assert_eq!(record.prompt, Prompt::from("Say hi"));
+        assert_eq!(record.responses[0].model.as_deref(), Some("openai:m"));
+        let outcomes: Vec<_> = record
+            .feedback
+            .iter()
+            .filter_map(|item| match &item.form {
+                Form::Outcome { check, passed, .. } => Some((check.as_str(), *passed, item.text.as_deref())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(
+            outcomes,
+            [
+                ("success", false, Some("not kind")),
+                ("contains", true, Some("ok")),
+                ("tone", false, Some("rude"))
+            ]
+        );
+        assert_eq!(record.feedback[3].form, Form::Rating { on: "a".into(), value: 0.25, scale: None });
+        assert_eq!(record.extra["response"], serde_json::json!({"cached": true}));
+    }
+}
+
+#[test]
+fn samples_of_inspect() {
+    let folder = tempfile::tempdir().unwrap();
+    let sample = r#"{"id":"s1","epoch":2,"input":"1+1?","target":"2","messages":[],"output":{"model":"m","choices":[{"message":{"id":"x","role":"assistant","content":"three"},"stop_reason":"stop"}]},"scores":{"match":{"value":"I","answer":"three","explanation":"not 2"},"half":{"value":"P"},"f1":{"value":0.4},"level":{"value":"B"}},"metadata":{}}"#;
+    let log = format!(
+        "{{\n\"version\":2,\"status\":\"success\",\"eval\":{{\"task\":\"t\"}},\"plan\":{{}},\"results\":{{}},\"samples\":[{sample}]}}"
+    );
+    let (records, problems) = read_all(&put(folder.path(), "log.json", &log), None);
+    assert_eq!(problems, Vec::<String>::new());
+    let record = &records[0];
+    assert_eq!((record.id.as_str(), &record.responses[0].content), ("s1:2", &Content::from("three")));
+    let on = || "a".to_owned();
+    let forms: Vec<_> = record.feedback.iter().map(|item| item.form.clone()).collect();
+    assert_eq!(
+        forms,
+        [
+            Form::Outcome { on: on(), check: "match".into(), passed: false },
+            Form::Rating { on: on(), value: 0.5, scale: Some([0.0, 1.0]) },
+            Form::Rating { on: on(), value: 0.4, scale: None },
+            Form::Critique { on: Some(on()), text: "level: B".into() },
+        ]
+    );
+    assert_eq!(record.feedback[0].text.as_deref(), Some("not 2"));
+    assert_eq!(record.feedback[0].extra["answer"], "three");
+}
+
+/// A foreign column may have the name of a field of Hone's own. Written as a record and read again it has to be
+/// there, and it gets its name back in a foreign row.
+#[test]
+fn columns_that_hone_has_words_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let text =
+        r#"{"prompt":"q","chosen":"x","rejected":"y","feedback":"none","responses":3,"split":7,"id":["n"]}"#;
+    let (records, problems) = read_all(&put(folder.path(), "a.jsonl", text), Some("trl-preference"));
+    assert_eq!(problems, Vec::<String>::new());
+    let hone = folder.path().join("b.jsonl");
+    write_all(&hone, "hone", &records);
+    let (again, problems) = read_all(&hone, None);
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(again, records);
+    assert_eq!(again[0].extra["feedback_"], "none");
+    let back = folder.path().join("c.jsonl");
+    assert!(write_all(&back, "trl-preference", &again).losses.is_empty());
+    let row: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(back).unwrap()).unwrap();
+    let first: serde_json::Value = serde_json::from_str(text).unwrap();
+    for name in ["feedback", "responses", "split"] {
+        assert_eq!(row[name], first[name], "{name}");
+    }
+}
+
+#[test]
+fn real_sets_survive_as_records() {
+    for set in [
+        "qa_feedback/dev_feedback_first250.jsonl",
+        "defacto/val_300_no_article.jsonl",
+        "saf/answers_training_german.jsonl",
+    ] {
+        let Some(path) = real(set) else { return };
+        let folder = tempfile::tempdir().unwrap();
+        let (records, _) = read_all(&path, None);
+        let hone = folder.path().join("log.jsonl");
+        write_all(&hone, "hone", &records);
+        let (again, problems) = read_all(&hone, None);
+        assert_eq!(problems, Vec::<String>::new(), "{set}");
+        assert_eq!(again, records, "{set}");
+    }
+}
+
+/// A document that goes on past the first bytes that are looked at is a document still.
+#[test]
+fn a_long_document_over_several_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = |n: usize| {
+        format!(
+            "  {{\"id\":\"t{n}\",\"timestamp\":\"2026-05-01\",\"input\":\"q{n}\",\"output\":\"{}\"}}",
+            "a".repeat(900)
+        )
+    };
+    let rows: Vec<String> = (0..400).map(row).collect();
+    let text = format!("{{\n \"data\": [\n{}\n ],\n \"meta\": {{}}\n}}\n", rows.join(",\n"));
+    assert!(text.len() > 300_000);
+    assert_eq!(read_all(&put(folder.path(), "p.json", &text), None).0.len(), 400);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Random and mangled input for every reader: no panic, and every row is a record or a problem.
 
-use hone_feedback::formats::{self, FORMATS, Options};
+use hone_feedback::formats::FORMATS;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
+
+use crate::harness::{FAMILIES, exercise, exercise_family};
 
 /// Names that the readers know, so that random rows get past the first field.
 const NAMES: &[&str] = &[
@@ -77,6 +79,7 @@ const NAMES: &[&str] = &[
     "dataset_id",
     "stringValue",
     "data",
+    "context",
 ];
 
 fn value() -> impl Strategy<Value = Value> {
@@ -117,31 +120,6 @@ fn row() -> impl Strategy<Value = Map<String, Value>> {
         .prop_map(|fields| fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
-/// Reads bytes as a format; gives the lines of records and of problems.
-fn read(bytes: Vec<u8>, from: &str) -> (Vec<u64>, Vec<u64>) {
-    let options = Options { from: Some(from.to_owned()), line_limit: 1 << 16, ..Options::default() };
-    let Ok(reader) = formats::open_stream("fuzz", Box::new(std::io::Cursor::new(bytes)), &options) else {
-        return (Vec::new(), vec![0]);
-    };
-    let (mut records, mut problems) = (Vec::new(), Vec::new());
-    for item in reader {
-        match item {
-            Ok(located) => {
-                assert_eq!(located.record.validate(), []);
-                records.push(located.line);
-            }
-            Err(problem) => {
-                assert!(
-                    !problem.fault.needed.is_empty() && problem.to_string().starts_with("fuzz"),
-                    "{problem}"
-                );
-                problems.push(problem.line);
-            }
-        }
-    }
-    (records, problems)
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -155,7 +133,7 @@ proptest! {
             }
             // Rows of one id are one record there.
             let joins = ["langfuse", "langsmith"].contains(&format.name);
-            let (records, problems) = read(text.clone().into_bytes(), format.name);
+            let (records, problems) = exercise(text.as_bytes(), format.name);
             prop_assert!(!records.is_empty() || !problems.is_empty(), "{}", format.name);
             if !joins {
                 for line in 1..=rows.len() as u64 {
@@ -185,22 +163,80 @@ proptest! {
                 _ => bytes.insert(at, byte),
             }
         }
-        for from in ["hone", "trl-preference", "csv", "json", "parquet", "langfuse"] {
-            read(bytes.clone(), from);
-        }
-        let options = Options::default();
-        if let Ok(reader) = formats::open_stream("fuzz", Box::new(std::io::Cursor::new(bytes)), &options) {
-            reader.for_each(drop);
+        for family in FAMILIES {
+            exercise_family(&bytes, family.0);
         }
     }
 
     #[test]
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         for magic in [&b""[..], &[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd], b"PAR1", b"{", b"["] {
-            let input = [magic, &bytes].concat();
-            if let Ok(reader) = formats::open_stream("fuzz", Box::new(std::io::Cursor::new(input)), &Options::default()) {
-                reader.for_each(drop);
+            exercise_family(&[magic, &bytes].concat(), "containers");
+        }
+    }
+
+    #[test]
+    fn the_doctor_agrees_with_the_plain_reader(rows in prop::collection::vec(line(), 0..12), from in prop::sample::select(FORMATS)) {
+        if from.name != "csv" && !from.name.starts_with("sparse-") {
+            crate::doctor::agrees(rows.join("\n").as_bytes(), Some(from.name));
+        }
+    }
+}
+
+/// A line of a log: sound, of another format, cut, or blank.
+fn line() -> impl Strategy<Value = String> {
+    prop_oneof![
+        2 => row().prop_map(|row| Value::Object(row).to_string()),
+        3 => (0u8..4, "[a-cA \u{e9}\u{1f980}\t]{1,9}", any::<bool>()).prop_map(|(id, text, value)| json!({
+            "id": id.to_string(), "prompt": text, "split": if value { "train" } else { "test" },
+            "responses": [{"id": "a", "content": "X y"}, {"id": "b", "content": text}],
+            "feedback": [{"form": "thumb", "on": "a", "value": value, "by": "u"},
+                {"form": "comparison", "better": "a", "worse": "b", "by": id.to_string()}],
+        }).to_string()),
+        1 => (1usize..600).prop_map(|end| crate::words::EVERY_FORM.chars().take(end).collect()),
+        1 => Just(" ".to_owned()),
+    ]
+}
+
+/// Every sample of the tables in `formats.rs`, bent in every way that a fuzzer finds first.
+#[test]
+fn samples_of_every_format_bent() {
+    for (format, text) in crate::formats::SAMPLES {
+        let family = FAMILIES.iter().find(|(_, formats)| formats.contains(format)).unwrap().0;
+        let bytes = text.as_bytes();
+        for cut in 0..bytes.len() {
+            exercise(&bytes[..cut], format);
+            let mut bent = bytes.to_vec();
+            for byte in [0, b'"', b'7', b'[', 0xff] {
+                bent[cut] = byte;
+                exercise(&bent, format);
             }
         }
+        exercise_family(bytes, family);
+        exercise_family(bytes, "containers");
+        crate::doctor::agrees(bytes, None);
+    }
+}
+
+#[test]
+fn every_format_has_a_fuzz_target() {
+    let mut named: Vec<&str> = FAMILIES.iter().flat_map(|(_, formats)| *formats).copied().collect();
+    named.retain(|name| !["", "jsonl", "json", "parquet"].contains(name));
+    named.sort_unstable();
+    let mut known: Vec<&str> = FORMATS.iter().map(|format| format.name).collect();
+    known.sort_unstable();
+    assert_eq!(named, known);
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
+    let mut targets: Vec<String> = std::fs::read_dir(folder.join("fuzz_targets"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    targets.sort_unstable();
+    let mut families: Vec<&str> = FAMILIES.iter().map(|(family, _)| *family).collect();
+    families.sort_unstable();
+    assert_eq!(targets, families);
+    let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+    for family in families {
+        assert!(manifest.contains(&format!("path = \"fuzz_targets/{family}.rs\"")), "{family}");
     }
 }

@@ -5,4 +5,5 @@ mod convert;
 mod doctor;
 mod formats;
 mod fuzz;
+mod harness;
 mod words;
