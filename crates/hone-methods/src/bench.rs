@@ -179,7 +179,9 @@ impl Bench {
                     said.push(Form::Step { on, index, correct: liked }.into());
                 } else if !liked {
                     let (start, end) = (at, at + word.len());
-                    said.push(Form::Span { on, start, end, label: Some("dull".into()), value: Some(-1.0) }.into());
+                    said.push(
+                        Form::Span { on, start, end, label: Some("dull".into()), value: Some(-1.0) }.into(),
+                    );
                 }
                 at += word.len() + 1;
             }
@@ -220,7 +222,8 @@ fn start() -> Result<PathBuf> {
     std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
     let mut names: Vec<String> = ["<unk>", "</s>", "say"].map(String::from).to_vec();
     names.extend((0..WORDS).map(|n| format!("w{n}")));
-    let vocab: serde_json::Map<_, _> = names.iter().enumerate().map(|(id, w)| (w.clone(), json!(id))).collect();
+    let vocab: serde_json::Map<_, _> =
+        names.iter().enumerate().map(|(id, w)| (w.clone(), json!(id))).collect();
     let special = |id: usize| {
         json!({"id": id, "content": names[id], "special": true, "single_word": false, "lstrip": false,
                "rstrip": false, "normalized": false})
@@ -253,8 +256,14 @@ fn start() -> Result<PathBuf> {
     let examples = Examples::from_records(&policy, &records, Shape::Demonstrations, MAX_TOKENS)?;
     let training = Training { learning_rate: 3e-3, epochs: 4.0, ..Training::default() };
     let nothing = toml::Table::new();
-    let job =
-        Job { policy, records: &records, oracle: None, settings: &nothing, seed: 0, session: Session::default() };
+    let job = Job {
+        policy,
+        records: &records,
+        oracle: None,
+        settings: &nothing,
+        seed: 0,
+        session: Session::default(),
+    };
     let policy = sft::imitate("sft", job, &examples, &training)?.policy()?;
     // The base files stay; only the weights are replaced.
     folder::write(
@@ -395,5 +404,8 @@ pub(crate) fn assert_close(got: &Tensor, expected: &[f64]) {
 #[track_caller]
 pub(crate) fn assert_holds(effect: fn(u64) -> Result<f64>, seeds: u64) {
     let (mean, error, values) = over_seeds(effect, seeds).unwrap();
-    assert!(mean > 2.0 * error && mean > 0.0, "mean {mean:.4}, standard error {error:.4}, per seed {values:?}");
+    assert!(
+        mean > 2.0 * error && mean > 0.0,
+        "mean {mean:.4}, standard error {error:.4}, per seed {values:?}"
+    );
 }

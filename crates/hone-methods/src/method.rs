@@ -222,9 +222,10 @@ pub fn defaults<S: Settings>(method: &str) -> Result<toml::Table> {
 pub fn settings<S: Settings>(method: &str, table: &toml::Table) -> Result<S> {
     let mut whole = defaults::<S>(method)?;
     merge(method, "", &mut whole, table)?;
-    let parsed: S = whole
-        .try_into()
-        .map_err(|e: toml::de::Error| Error::Settings { method: method.into(), message: e.message().into() })?;
+    let parsed: S = whole.try_into().map_err(|e: toml::de::Error| Error::Settings {
+        method: method.into(),
+        message: e.message().into(),
+    })?;
     parsed.check()?;
     Ok(parsed)
 }

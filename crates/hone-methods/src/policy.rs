@@ -232,7 +232,10 @@ pub fn text(prompt: &Prompt) -> String {
         Prompt::Text(text) => text.clone(),
         Prompt::Messages(messages) => match messages.as_slice() {
             [only] => format!("{}\n", only.text()),
-            many => many.iter().map(|m| format!("{}: {}\n\n", m.role, m.text())).collect::<String>() + "assistant: ",
+            many => {
+                many.iter().map(|m| format!("{}: {}\n\n", m.role, m.text())).collect::<String>()
+                    + "assistant: "
+            }
         },
     }
 }

@@ -78,7 +78,10 @@ impl Recipe {
             name => {
                 let settings = whole.entry("settings").or_insert_with(|| toml::Table::new().into());
                 let table = settings.as_table_mut();
-                (name.strip_prefix("settings.").unwrap_or(name), table.ok_or_else(|| refuse("settings".into()))?)
+                (
+                    name.strip_prefix("settings.").unwrap_or(name),
+                    table.ok_or_else(|| refuse("settings".into()))?,
+                )
             }
         };
         let mut path: Vec<&str> = name.split('.').collect();
@@ -111,7 +114,10 @@ impl Recipe {
 /// A TOML value, or a string where it is none.
 fn parse_value(text: &str) -> toml::Value {
     let parsed: Result<toml::Table, _> = toml::from_str(&format!("v = {text}"));
-    parsed.ok().and_then(|mut table| table.remove("v")).unwrap_or_else(|| toml::Value::String(text.to_string()))
+    parsed
+        .ok()
+        .and_then(|mut table| table.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(text.to_string()))
 }
 
 #[cfg(test)]

@@ -144,7 +144,10 @@ pub type Listener = dyn Fn(&StepReport, u64) + Send + Sync;
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("folder", &self.folder).field("resume", &self.resume).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("folder", &self.folder)
+            .field("resume", &self.resume)
+            .finish_non_exhaustive()
     }
 }
 

@@ -140,7 +140,8 @@ fn collect(
             };
             judged.push((sample, verdict));
         }
-        let best = judged.iter().filter_map(|(_, v)| Some(v.as_ref()?.score)).fold(f64::NEG_INFINITY, f64::max);
+        let best =
+            judged.iter().filter_map(|(_, v)| Some(v.as_ref()?.score)).fold(f64::NEG_INFINITY, f64::max);
         let mut seen = BTreeSet::new();
         let most = match (own.keep, own.keep_at_most) {
             (Keep::Best, _) => 1,
@@ -159,7 +160,9 @@ fn collect(
                     let sequences = vec![sequence];
                     examples.items.push(Example { record: index, sequences, labels: vec![], marks: vec![] });
                 }
-                None => examples.losses.add("samples that did not end, or are longer than the settings allow"),
+                None => {
+                    examples.losses.add("samples that did not end, or are longer than the settings allow")
+                }
             }
         }
     }

@@ -48,7 +48,15 @@ pub struct Sft {
 impl Default for Sft {
     fn default() -> Sft {
         let decay = Decay::Linear;
-        Sft { training: Training { learning_rate: 2e-5, epochs: 3.0, warm_up: 0.03, decay, ..Training::default() } }
+        Sft {
+            training: Training {
+                learning_rate: 2e-5,
+                epochs: 3.0,
+                warm_up: 0.03,
+                decay,
+                ..Training::default()
+            },
+        }
     }
 }
 
@@ -86,8 +94,10 @@ pub fn imitate(id: &str, job: Job<'_>, examples: &Examples, training: &Training)
 fn edits_become_likelier(seed: u64) -> Result<f64> {
     let bench = bench::Bench::new(seed)?;
     let (train, held_out) = (bench.edits(96, "train"), bench.edits(48, "held out"));
-    let settings = bench::quick(r#"[training]
-        epochs = 3.0"#)?;
+    let settings = bench::quick(
+        r#"[training]
+        epochs = 3.0"#,
+    )?;
     let after = run(bench.job(&train, &settings)?)?.policy()?;
     Ok(bench::nll(&bench.policy()?, &held_out)? - bench::nll(&after, &held_out)?)
 }

@@ -71,7 +71,12 @@ impl Settings for Kto {
         above_zero("kto", "undesirable_weight", self.undesirable_weight)?;
         if self.training.batch_size < 2 {
             let got = self.training.batch_size;
-            return Err(Error::range("kto", "training.batch_size", "at least 2, to set answers under others' prompts", got));
+            return Err(Error::range(
+                "kto",
+                "training.batch_size",
+                "at least 2, to set answers under others' prompts",
+                got,
+            ));
         }
         self.training.check("kto")
     }
@@ -108,16 +113,21 @@ fn run(job: Job<'_>) -> Result<Product> {
     let want = Want::default();
     let reference = seq_logps(&policy.model, &examples.items, &want)?;
     let start = policy.copy()?;
-    let point = |model: &Model, taken: &[usize]| point_of_reference(model, &start.model, &examples, taken, max_tokens);
+    let point = |model: &Model, taken: &[usize]| {
+        point_of_reference(model, &start.model, &examples, taken, max_tokens)
+    };
     let training = &kto.training;
     policy.model =
         descend_with(policy.model, &examples, training, job.seed, &job.session, &want, point, |part, &z| {
             let ratios = (part.seq_logps()? - part.known(&reference)?)?;
             let labels: Vec<bool> = part.indices.iter().map(|&i| good[i]).collect();
             let losses = kto_loss(&ratios, &labels, z, &kto)?;
-            let rewards: Vec<f64> = ratios.to_vec1::<f32>()?.iter().map(|&r| kto.beta * f64::from(r)).collect();
+            let rewards: Vec<f64> =
+                ratios.to_vec1::<f32>()?.iter().map(|&r| kto.beta * f64::from(r)).collect();
             let n = part.step_examples as f64;
-            let sum = |side: bool| rewards.iter().zip(&labels).filter(|(_, l)| **l == side).map(|(r, _)| r).sum::<f64>();
+            let sum = |side: bool| {
+                rewards.iter().zip(&labels).filter(|(_, l)| **l == side).map(|(r, _)| r).sum::<f64>()
+            };
             let metrics = vec![
                 ("rewards/chosen_sum", sum(true)),
                 ("rewards/rejected_sum", sum(false)),
@@ -145,7 +155,8 @@ fn point_of_reference(
     if mismatched.is_empty() {
         return Ok(0.0);
     }
-    let read = |batch: &Batch, outputs: &hone_nn::Outputs| Ok(loss::seq_logps(&outputs.logps, batch)?.to_vec1()?);
+    let read =
+        |batch: &Batch, outputs: &hone_nn::Outputs| Ok(loss::seq_logps(&outputs.logps, batch)?.to_vec1()?);
     let want = Want::default();
     let now = evaluate(model, &mismatched, &want, read)?;
     let then = evaluate(start, &mismatched, &want, read)?;

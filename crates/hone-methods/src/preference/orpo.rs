@@ -53,7 +53,10 @@ pub struct Orpo {
 impl Default for Orpo {
     fn default() -> Orpo {
         let decay = Decay::Linear;
-        Orpo { lambda: 0.1, training: Training { learning_rate: 8e-6, epochs: 5.0, decay, ..Training::default() } }
+        Orpo {
+            lambda: 0.1,
+            training: Training { learning_rate: 8e-6, epochs: 5.0, decay, ..Training::default() },
+        }
     }
 }
 

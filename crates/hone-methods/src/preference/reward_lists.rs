@@ -125,7 +125,8 @@ mod tests {
 
     #[test]
     fn by_hand() {
-        let loss = |scores: &[f64], labels: &[f32]| plackett_luce_loss(&bench::tensor(scores), labels).unwrap();
+        let loss =
+            |scores: &[f64], labels: &[f32]| plackett_luce_loss(&bench::tensor(scores), labels).unwrap();
         // Equal scores of three: ln 3 + ln 2 = 1.79176.
         bench::assert_close(&loss(&[0.0, 0.0, 0.0], &[2.0, 3.0, 1.0]), &[1.79176]);
         // Two: the logistic loss of the difference, softplus(−2) = 0.12693.

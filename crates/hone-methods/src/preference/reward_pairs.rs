@@ -118,7 +118,8 @@ mod tests {
     #[test]
     fn by_hand() {
         // Difference 1 with margin 1: ln 2. Centred: + 0.1 · (2 + 1)².
-        let (chosen, rejected, margin) = (bench::tensor(&[2.0]), bench::tensor(&[1.0]), bench::tensor(&[1.0]));
+        let (chosen, rejected, margin) =
+            (bench::tensor(&[2.0]), bench::tensor(&[1.0]), bench::tensor(&[1.0]));
         bench::assert_close(&bradley_terry_loss(&chosen, &rejected, &margin, 0.1).unwrap(), &[0.69315 + 0.9]);
     }
 

@@ -97,7 +97,9 @@ mod tests {
         let records = bench.ratings(20, "scale");
         let examples = Examples::from_records(&policy, &records, Shape::ScalarTargets, 64).unwrap();
         for (example, record) in examples.items.iter().zip(&records) {
-            let hone_feedback::Form::Rating { value, .. } = record.feedback[0].form else { panic!("a rating") };
+            let hone_feedback::Form::Rating { value, .. } = record.feedback[0].form else {
+                panic!("a rating")
+            };
             assert_eq!(f64::from(example.labels[0]), (value - 1.0) / 4.0);
         }
     }

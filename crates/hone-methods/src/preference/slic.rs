@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::bench;
 use crate::data::Examples;
 use crate::error::{Error, Result};
-use crate::method::{Claim, Family, Job, Needs, Product, Settings, above_zero, method, not_negative, settings};
+use crate::method::{
+    Claim, Family, Job, Needs, Product, Settings, above_zero, method, not_negative, settings,
+};
 use crate::preference::{dpo, reward_metrics};
 use crate::train::{Training, chosen_rejected, descend, seq_logps};
 

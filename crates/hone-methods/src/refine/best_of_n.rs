@@ -75,7 +75,9 @@ fn run(job: Job<'_>) -> Result<Product> {
     let model = job.policy.speaker()?;
     let drawn = sample(&model, &prompts(&model, job.records)?, n, &draw, job.seed)?;
     let mut answered = vec![];
-    for (index, (record, samples)) in job.records.iter().zip(&drawn).enumerate().filter(|(_, (_, s))| !s.is_empty()) {
+    for (index, (record, samples)) in
+        job.records.iter().zip(&drawn).enumerate().filter(|(_, (_, s))| !s.is_empty())
+    {
         let mut cost = Cost::default();
         let mut attempts = vec![];
         for sample in samples {

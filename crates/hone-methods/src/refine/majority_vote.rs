@@ -115,21 +115,22 @@ fn run(job: Job<'_>) -> Result<Product> {
     let MajorityVote { n, compare, draw } = settings("majority-vote", job.settings)?;
     let model = job.policy.speaker()?;
     let drawn = sample(&model, &prompts(&model, job.records)?, n, &draw, job.seed)?;
-    let answered = drawn.iter().enumerate().filter(|(_, samples)| !samples.is_empty()).map(|(record, samples)| {
-        let finals: Vec<&str> = samples.iter().map(|sample| compare.of(&sample.text)).collect();
-        let votes = votes(&finals);
-        let attempts: Vec<Attempt> = samples
-            .iter()
-            .zip(&votes)
-            .map(|(sample, &votes)| Attempt {
-                text: sample.text.clone(),
-                critique: None,
-                score: Some(votes as f64 / samples.len() as f64),
-            })
-            .collect();
-        let cost = Cost { calls: samples.len() as u64, tokens: samples.iter().map(tokens).sum() };
-        Answered { record, chosen: super::best_of_n::best(&attempts), attempts, cost }
-    });
+    let answered =
+        drawn.iter().enumerate().filter(|(_, samples)| !samples.is_empty()).map(|(record, samples)| {
+            let finals: Vec<&str> = samples.iter().map(|sample| compare.of(&sample.text)).collect();
+            let votes = votes(&finals);
+            let attempts: Vec<Attempt> = samples
+                .iter()
+                .zip(&votes)
+                .map(|(sample, &votes)| Attempt {
+                    text: sample.text.clone(),
+                    critique: None,
+                    score: Some(votes as f64 / samples.len() as f64),
+                })
+                .collect();
+            let cost = Cost { calls: samples.len() as u64, tokens: samples.iter().map(tokens).sum() };
+            Answered { record, chosen: super::best_of_n::best(&attempts), attempts, cost }
+        });
     Ok(Product::Answers(answered.collect()))
 }
 
@@ -153,7 +154,8 @@ fn beats_one(seed: u64) -> Result<f64> {
         .into_iter()
         .map(|record| {
             let right = last(&record);
-            let said = if rng.random::<f64>() < 0.5 { right } else { format!("w{}", rng.random_range(0..32)) };
+            let said =
+                if rng.random::<f64>() < 0.5 { right } else { format!("w{}", rng.random_range(0..32)) };
             record.say(Form::Edit { on: "a".into(), content: said.into() })
         })
         .collect();
@@ -170,7 +172,8 @@ fn beats_one(seed: u64) -> Result<f64> {
     let right = |answer: &Answered, at: usize| {
         f64::from(u8::from(answer.attempts[at].text.trim() == last(&asked[answer.record])))
     };
-    let gains: Vec<f64> = answers.iter().map(|answer| right(answer, answer.chosen) - right(answer, 0)).collect();
+    let gains: Vec<f64> =
+        answers.iter().map(|answer| right(answer, answer.chosen) - right(answer, 0)).collect();
     Ok(hone_feedback::metrics::mean(&gains))
 }
 

@@ -116,7 +116,9 @@ pub fn refine(
         let chat = model.capabilities().chat;
         let prompts: Vec<Prompt> = texts
             .into_iter()
-            .map(|text| if chat { Prompt::chat(vec![Message::new("user", text)]) } else { Prompt::Text(text) })
+            .map(
+                |text| if chat { Prompt::chat(vec![Message::new("user", text)]) } else { Prompt::Text(text) },
+            )
             .collect();
         sample(model, &prompts, 1, &own.draw, sub_seed(seed, purpose))
     };
@@ -224,9 +226,12 @@ mod tests {
     fn defaults_show_all_attempts_and_bad_templates_are_named() {
         let own = SelfRefine::default();
         let templates = templates(&own).unwrap();
-        let attempts =
-            vec![minijinja::context! { answer => "one", critique => "worse" }, minijinja::context! { answer => "two", critique => "bad" }];
-        let context = minijinja::context! { prompt => "p", answer => "two", critique => "bad", attempts => attempts };
+        let attempts = vec![
+            minijinja::context! { answer => "one", critique => "worse" },
+            minijinja::context! { answer => "two", critique => "bad" },
+        ];
+        let context =
+            minijinja::context! { prompt => "p", answer => "two", critique => "bad", attempts => attempts };
         let text = templates.get_template("refine").unwrap().render(context).unwrap();
         for part in ["p\n", "Attempt 1:\n\none", "Attempt 2:\n\ntwo", "What was said of attempt 2:\n\nbad"] {
             assert!(text.contains(part), "{part} not in {text}");
