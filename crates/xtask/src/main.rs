@@ -53,10 +53,13 @@ fn main() -> Result<()> {
             docs::check(&root())
         }
         Task::NewMethod { family, id, name } => {
-            for path in new_method::start(&root(), &family, &id, &name)? {
+            let written = new_method::start(&root().canonicalize()?, &family, &id, &name)?;
+            for path in &written {
                 println!("{}", path.display());
             }
-            run("cargo", &["fmt", "-p", "hone-methods"])?;
+            // Names of other lengths break other lines.
+            let source = written[0].to_str().context("the path of the workspace is not UTF-8")?;
+            run("rustfmt", &["--edition", "2024", source])?;
             println!(
                 "next: write the method, then `cargo xtask docs --write` and `cargo test -p hone-methods`"
             );
