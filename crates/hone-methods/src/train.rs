@@ -92,6 +92,14 @@ impl Training {
         range((0.0..=1.0).contains(&self.warm_up), "warm_up", "a share in [0, 1]", self.warm_up.to_string())?;
         let norm = self.max_grad_norm;
         range(norm >= 0.0 && norm.is_finite(), "max_grad_norm", "a number of at least 0", norm.to_string())?;
+        range((0.0..1.0).contains(&self.beta2), "beta2", "a number in [0, 1)", self.beta2.to_string())?;
+        let decay = self.weight_decay;
+        range(
+            decay >= 0.0 && decay.is_finite(),
+            "weight_decay",
+            "a number of at least 0",
+            decay.to_string(),
+        )?;
         range(self.max_tokens >= 2, "max_tokens", "at least 2", self.max_tokens.to_string())
     }
 
@@ -117,7 +125,8 @@ impl Training {
         TrainerSettings {
             learning_rate: self.learning_rate,
             steps,
-            schedule: Schedule { warm_up: WarmUp::Share(self.warm_up), shape },
+            // Rounded down: the first step of a warm-up has rate 0, and a run of a few steps has none to lose.
+            schedule: Schedule { warm_up: WarmUp::Steps((self.warm_up * steps as f64) as u64), shape },
             adamw: AdamWSettings { beta2, weight_decay, ..AdamWSettings::default() },
             max_grad_norm: (self.max_grad_norm > 0.0).then_some(self.max_grad_norm),
             seed,

@@ -159,7 +159,8 @@ impl<'a> Probe<'a> {
     pub fn measures(&self, start: &Readings, result: &Readings) -> Vec<Measure> {
         let seed = self.extent.seed;
         let mut measures = vec![];
-        measures.extend(answered("right answers", start, result, seed, |(right, _)| f64::from(u8::from(right))));
+        measures
+            .extend(answered("right answers", start, result, seed, |(right, _)| f64::from(u8::from(right))));
         measures.extend(answered("score of answers", start, result, seed, |(_, score)| score));
         measures.extend(self.implicit_order(start, result));
         measures.extend(self.likelihood_order(start, result));
@@ -170,12 +171,18 @@ impl<'a> Probe<'a> {
 
     /// Start and result, one number per item, by the measure that decides about a step with this need: the oracle where
     /// there is one, else the step's own objective. Larger is better; `None` where nothing can be told.
-    pub fn decider(&self, start: &Readings, result: &Readings, shape: Option<Shape>) -> Option<[Vec<f64>; 2]> {
+    pub fn decider(
+        &self,
+        start: &Readings,
+        result: &Readings,
+        shape: Option<Shape>,
+    ) -> Option<[Vec<f64>; 2]> {
         let scores = [scores(start, |(_, score)| score), scores(result, |(_, score)| score)];
         if !scores[0].is_empty() {
             return Some(scores);
         }
-        let of = |f: &dyn Fn(&Readings) -> Vec<f64>| Some([f(start), f(result)]).filter(|[a, _]| !a.is_empty());
+        let of =
+            |f: &dyn Fn(&Readings) -> Vec<f64>| Some([f(start), f(result)]).filter(|[a, _]| !a.is_empty());
         match shape? {
             Shape::Demonstrations => {
                 of(&|r: &Readings| r.demonstrations.iter().map(|(nll, tokens)| -nll / tokens).collect())
@@ -205,15 +212,14 @@ impl<'a> Probe<'a> {
     }
 
     fn implicit_order(&self, start: &Readings, result: &Readings) -> Option<Measure> {
-        let moved: Vec<f64> = start
-            .pairs
-            .iter()
-            .zip(&result.pairs)
-            .map(|(s, r)| hit((r[0] - s[0]) - (r[1] - s[1])))
-            .collect();
+        let moved: Vec<f64> =
+            start.pairs.iter().zip(&result.pairs).map(|(s, r)| hit((r[0] - s[0]) - (r[1] - s[1]))).collect();
         let at_start = vec![0.5; moved.len()];
         let name = "preference order by implicit reward";
-        Some(paired(name, Unit::Share, &at_start, &moved, self.extent.seed)?.baseline("length only", estimate(&self.length_rule(), self.extent.seed)))
+        Some(
+            paired(name, Unit::Share, &at_start, &moved, self.extent.seed)?
+                .baseline("length only", estimate(&self.length_rule(), self.extent.seed)),
+        )
     }
 
     fn likelihood_order(&self, start: &Readings, result: &Readings) -> Option<Measure> {
@@ -300,7 +306,8 @@ fn likelihood(start: &Readings, result: &Readings, seed: u64) -> Option<Measure>
     let per_token = |rows: &[&[f64; 3]], of: fn(&[f64; 3]) -> f64| {
         rows.iter().map(|row| of(row)).sum::<f64>() / rows.iter().map(|row| row[2]).sum::<f64>()
     };
-    let interval = |of: fn(&[f64; 3]) -> f64| bootstrap(&rows, |rows| per_token(rows, of), ROUNDS, 0.95, seed);
+    let interval =
+        |of: fn(&[f64; 3]) -> f64| bootstrap(&rows, |rows| per_token(rows, of), ROUNDS, 0.95, seed);
     let estimates =
         [interval(|r| r[0])?.into(), interval(|r| r[1])?.into(), interval(|r| r[1] - r[0])?.into()];
     let unit = Unit::Named("nats per token".into());
@@ -365,9 +372,12 @@ pub fn of_reward(
                 ranking::spearman(&column(at), &column(0)).unwrap_or(0.0)
             };
             let of = |f: &dyn Fn(&[&[f64; 4]]) -> f64| bootstrap(&rows, f, ROUNDS, 0.95, seed);
-            if let (Some(start), Some(result), Some(moved), Some(length)) =
-                (of(&|r| rho(r, 1)), of(&|r| rho(r, 2)), of(&|r| rho(r, 2) - rho(r, 1)), of(&|r| rho(r, 3).abs()))
-            {
+            if let (Some(start), Some(result), Some(moved), Some(length)) = (
+                of(&|r| rho(r, 1)),
+                of(&|r| rho(r, 2)),
+                of(&|r| rho(r, 2) - rho(r, 1)),
+                of(&|r| rho(r, 3).abs()),
+            ) {
                 let name = format!("{id}: rank correlation with ratings");
                 let estimates = [start.into(), result.into(), moved.into()];
                 let measure = Measure::new(name, Unit::Bare, Better::Higher, rows.len() as u64, estimates);
@@ -387,15 +397,20 @@ pub fn of_reward(
                 .map(|(item, s)| s.iter().zip(&item.marks).map(|(s, m)| (f64::from(*s), m.1 > 0.5)).collect())
                 .collect();
             let area = |rows: &[&Vec<(f64, bool)>]| {
-                let (scores, positive): (Vec<f64>, Vec<bool>) = rows.iter().flat_map(|row| row.iter().copied()).unzip();
+                let (scores, positive): (Vec<f64>, Vec<bool>) =
+                    rows.iter().flat_map(|row| row.iter().copied()).unzip();
                 reward::auc(&scores, &positive).unwrap_or(0.5)
             };
             let share = |rows: &[&Vec<(f64, bool)>]| {
-                let all: Vec<f64> = rows.iter().flat_map(|r| r.iter().map(|(s, p)| f64::from(u8::from((*s > 0.5) == *p)))).collect();
+                let all: Vec<f64> = rows
+                    .iter()
+                    .flat_map(|r| r.iter().map(|(s, p)| f64::from(u8::from((*s > 0.5) == *p))))
+                    .collect();
                 mean(&all)
             };
             let majority = |rows: &[&Vec<(f64, bool)>]| {
-                let all: Vec<f64> = rows.iter().flat_map(|r| r.iter().map(|(_, p)| f64::from(u8::from(*p)))).collect();
+                let all: Vec<f64> =
+                    rows.iter().flat_map(|r| r.iter().map(|(_, p)| f64::from(u8::from(*p)))).collect();
                 mean(&all).max(1.0 - mean(&all))
             };
             let what = if id == "reward-spans" { "marked tokens" } else { "right steps" };
@@ -403,7 +418,13 @@ pub fn of_reward(
             let n = rows.iter().map(Vec::len).sum::<usize>() as u64;
             if let (Some(result), Some(moved)) = (of(&area), of(&|r| area(r) - 0.5)) {
                 let estimates = [Estimate::of(0.5), result.into(), moved.into()];
-                measures.push(Measure::new(format!("{id}: {what} (AUC)"), Unit::Bare, Better::Higher, n, estimates));
+                measures.push(Measure::new(
+                    format!("{id}: {what} (AUC)"),
+                    Unit::Bare,
+                    Better::Higher,
+                    n,
+                    estimates,
+                ));
             }
             if let (Some(start), Some(result), Some(moved)) =
                 (of(&majority), of(&share), of(&|r| share(r) - majority(r)))
@@ -438,9 +459,8 @@ pub fn of_answers(
             chosen.push(f64::from(u8::from(other.right)));
         }
     }
-    let per_prompt = |of: fn(&Answered) -> u64| {
-        answers.iter().map(of).sum::<u64>() as f64 / answers.len().max(1) as f64
-    };
+    let per_prompt =
+        |of: fn(&Answered) -> u64| answers.iter().map(of).sum::<u64>() as f64 / answers.len().max(1) as f64;
     let (calls, tokens) = (per_prompt(|a| a.cost.calls), per_prompt(|a| a.cost.tokens));
     let name = format!("{id}: right answers at {calls:.1} calls and {tokens:.0} tokens a prompt");
     Ok(paired(&name, Unit::Share, &first, &chosen, seed).into_iter().collect())

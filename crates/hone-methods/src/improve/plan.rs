@@ -162,7 +162,8 @@ fn missing(log: &Log, method: &Method) -> Error {
         .filter(|m| matches!(m.needs, Needs::Shape(shape) if log.examples(shape) >= LEAST))
         .map(|m| m.id)
         .collect();
-    let could = if could.is_empty() { String::new() } else { format!("; it could feed {}", could.join(", ")) };
+    let could =
+        if could.is_empty() { String::new() } else { format!("; it could feed {}", could.join(", ")) };
     let got = format!("{} in {} records{could}", held(log), log.train.len());
     Error::Data { method: method.id.into(), needed: method.needs.name().into(), got }
 }
@@ -186,58 +187,102 @@ fn chosen(log: &Log, left: &mut Vec<(String, String)>) -> Vec<(&'static Method, 
     };
     let enough = |count: usize| count >= LEAST;
 
-    consider("sft", enough(demonstrations), match enough(demonstrations) {
-        true => format!("{demonstrations} answers to imitate: edits, or answers marked as accepted"),
-        false => few(demonstrations, "answers to imitate"),
-    });
+    consider(
+        "sft",
+        enough(demonstrations),
+        match enough(demonstrations) {
+            true => format!("{demonstrations} answers to imitate: edits, or answers marked as accepted"),
+            false => few(demonstrations, "answers to imitate"),
+        },
+    );
     let outcomes = log.items(FormKind::Outcome);
-    consider("rejection-sampling", enough(checked) && outcomes > 0, match (checked, outcomes) {
-        (0, _) => "no record says how its answers can be checked".into(),
-        (_, 0) => "answers could be checked, but the log has no outcomes, so nobody asked for checks".into(),
-        _ => format!("{outcomes} outcomes on {checked} prompts whose answers can be checked again"),
-    });
+    consider(
+        "rejection-sampling",
+        enough(checked) && outcomes > 0,
+        match (checked, outcomes) {
+            (0, _) => "no record says how its answers can be checked".into(),
+            (_, 0) => {
+                "answers could be checked, but the log has no outcomes, so nobody asked for checks".into()
+            }
+            _ => format!("{outcomes} outcomes on {checked} prompts whose answers can be checked again"),
+        },
+    );
     // Thumbs on answers to different prompts give no pairs; where they are most of the log, KTO uses them all.
     let by_thumbs = enough(labels) && thumbs > 0 && pairs < thumbs / 2;
-    consider("dpo", enough(pairs) && !by_thumbs, match (enough(pairs), by_thumbs) {
-        (false, _) => few(pairs, "pairs"),
-        (_, true) => format!("{pairs} pairs against {thumbs} thumbs and outcomes, which KTO uses one by one"),
-        _ => format!("{pairs} pairs of a better and a worse answer to one prompt"),
-    });
+    consider(
+        "dpo",
+        enough(pairs) && !by_thumbs,
+        match (enough(pairs), by_thumbs) {
+            (false, _) => few(pairs, "pairs"),
+            (_, true) => {
+                format!("{pairs} pairs against {thumbs} thumbs and outcomes, which KTO uses one by one")
+            }
+            _ => format!("{pairs} pairs of a better and a worse answer to one prompt"),
+        },
+    );
     let both = [true, false].into_iter().all(|good| judged(log, good) >= LEAST / 2);
-    consider("kto", both && enough(labels) && (by_thumbs || !enough(pairs)), match (enough(labels), both) {
-        (false, _) => few(labels, "answers called good or bad"),
-        (_, false) => format!("{labels} answers called good or bad, nearly all of one kind"),
-        _ if by_thumbs => format!("{thumbs} thumbs and outcomes, most of them on answers that stand alone"),
-        _ if enough(pairs) => format!("{pairs} pairs say more about the same answers, and DPO uses them"),
-        _ => format!("{labels} answers called good or bad, and no pairs to compare"),
-    });
+    consider(
+        "kto",
+        both && enough(labels) && (by_thumbs || !enough(pairs)),
+        match (enough(labels), both) {
+            (false, _) => few(labels, "answers called good or bad"),
+            (_, false) => format!("{labels} answers called good or bad, nearly all of one kind"),
+            _ if by_thumbs => {
+                format!("{thumbs} thumbs and outcomes, most of them on answers that stand alone")
+            }
+            _ if enough(pairs) => format!("{pairs} pairs say more about the same answers, and DPO uses them"),
+            _ => format!("{labels} answers called good or bad, and no pairs to compare"),
+        },
+    );
     for id in ["ipo", "slic", "orpo"] {
         consider(id, false, "another way to learn from the same pairs; name it with --method".into());
     }
-    consider("reward-pairs", enough(pairs), match enough(pairs) {
-        true => "a judge of answers, learnt from the same pairs".into(),
-        false => few(pairs, "pairs"),
-    });
+    consider(
+        "reward-pairs",
+        enough(pairs),
+        match enough(pairs) {
+            true => "a judge of answers, learnt from the same pairs".into(),
+            false => few(pairs, "pairs"),
+        },
+    );
     let rankings = log.items(FormKind::Ranking);
-    consider("reward-lists", enough(lists) && rankings > 0, match rankings {
-        0 => "the log has no rankings".into(),
-        _ => format!("{lists} lists of ranked answers"),
-    });
+    consider(
+        "reward-lists",
+        enough(lists) && rankings > 0,
+        match rankings {
+            0 => "the log has no rankings".into(),
+            _ => format!("{lists} lists of ranked answers"),
+        },
+    );
     let ratings = log.items(FormKind::Rating);
-    consider("reward-ratings", enough(scalars) && ratings > 0, match ratings {
-        0 => "the log has no ratings".into(),
-        _ => format!("{ratings} ratings"),
-    });
-    for (id, shape, what) in
-        [("reward-steps", Shape::StepLabels, "answers with judged steps"), ("reward-spans", Shape::SpanLabels, "marked spans")]
-    {
+    consider(
+        "reward-ratings",
+        enough(scalars) && ratings > 0,
+        match ratings {
+            0 => "the log has no ratings".into(),
+            _ => format!("{ratings} ratings"),
+        },
+    );
+    for (id, shape, what) in [
+        ("reward-steps", Shape::StepLabels, "answers with judged steps"),
+        ("reward-spans", Shape::SpanLabels, "marked spans"),
+    ] {
         let count = count(shape);
         consider(id, enough(count), if enough(count) { format!("{count} {what}") } else { few(count, what) });
     }
     for (id, why) in [
-        ("best-of-n", "answers with more calls instead of a better model; see `hone run recipes/best-of-n.toml`"),
-        ("majority-vote", "answers with more calls instead of a better model; see `hone run recipes/majority-vote.toml`"),
-        ("self-refine", "answers with more calls instead of a better model; see `hone run recipes/self-refine.toml`"),
+        (
+            "best-of-n",
+            "answers with more calls instead of a better model; see `hone run recipes/best-of-n.toml`",
+        ),
+        (
+            "majority-vote",
+            "answers with more calls instead of a better model; see `hone run recipes/majority-vote.toml`",
+        ),
+        (
+            "self-refine",
+            "answers with more calls instead of a better model; see `hone run recipes/self-refine.toml`",
+        ),
     ] {
         consider(id, false, why.into());
     }
@@ -248,14 +293,21 @@ fn chosen(log: &Log, left: &mut Vec<(String, String)>) -> Vec<(&'static Method, 
 /// Training answers that are called good, or bad.
 fn judged(log: &Log, good: bool) -> usize {
     let mut losses = Losses::default();
-    let labels = log.train.iter().map(|record| {
-        binary_labels(record, &mut losses).iter().filter(|label| label.good == good).count()
-    });
+    let labels = log
+        .train
+        .iter()
+        .map(|record| binary_labels(record, &mut losses).iter().filter(|label| label.good == good).count());
     labels.sum()
 }
 
 /// A step of all that the log gives to a method.
-fn stage(log: &Log, policy: &Policy, method: &'static Method, why: String, terms: &Terms<'_>) -> Result<Stage> {
+fn stage(
+    log: &Log,
+    policy: &Policy,
+    method: &'static Method,
+    why: String,
+    terms: &Terms<'_>,
+) -> Result<Stage> {
     let mut recipe = match terms.recipes.iter().find(|recipe| recipe.method == method.id) {
         Some(own) => own.clone(),
         None => recipe(method.id)?,
@@ -269,9 +321,7 @@ fn stage(log: &Log, policy: &Policy, method: &'static Method, why: String, terms
     }
     (method.check)(&recipe.settings)?;
     let (records, examples) = match method.needs {
-        Needs::Shape(shape) => {
-            (log.train.iter().filter(|r| shape.count(r) > 0).count(), log.examples(shape))
-        }
+        Needs::Shape(shape) => (log.train.iter().filter(|r| shape.count(r) > 0).count(), log.examples(shape)),
         Needs::Checks => (log.train.iter().filter(|record| Worlds::knows(record)).count(), 0),
         Needs::Prompts => (log.train.len(), 0),
     };
@@ -317,8 +367,18 @@ macro_rules! recipes {
     };
 }
 recipes!(
-    "sft", "rejection-sampling", "dpo", "ipo", "kto", "orpo", "slic", "reward-lists", "reward-pairs",
-    "reward-ratings", "reward-spans", "reward-steps",
+    "sft",
+    "rejection-sampling",
+    "dpo",
+    "ipo",
+    "kto",
+    "orpo",
+    "slic",
+    "reward-lists",
+    "reward-pairs",
+    "reward-ratings",
+    "reward-spans",
+    "reward-steps",
 );
 
 /// Tokens per second that the model scores here, over a few of the log's own texts.
@@ -408,7 +468,8 @@ fn set_epochs(settings: &mut toml::Table, epochs: f64) {
 fn training(stage: &Stage) -> Result<Training> {
     let method = find(&stage.method)?;
     let defaults = (method.defaults)()?;
-    let own = |table: &toml::Table| table.get("training").and_then(|t| t.as_table()).cloned().unwrap_or_default();
+    let own =
+        |table: &toml::Table| table.get("training").and_then(|t| t.as_table()).cloned().unwrap_or_default();
     let mut whole = own(&defaults);
     whole.extend(own(&stage.settings));
     settings::<Training>(method.id, &whole)

@@ -45,7 +45,9 @@ impl Split {
     pub fn words(self) -> &'static str {
         match self {
             Split::Prompt => "by a hash of the prompt",
-            Split::Answer => "by a hash of prompt and first answer, since there are too few prompts to split by them",
+            Split::Answer => {
+                "by a hash of prompt and first answer, since there are too few prompts to split by them"
+            }
         }
     }
 }

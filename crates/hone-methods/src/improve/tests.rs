@@ -1,0 +1,199 @@
+use std::collections::HashSet;
+
+use hone_feedback::Form;
+use hone_feedback::split::key_of;
+
+use super::*;
+use crate::bench::Bench;
+use crate::report::{Change, Verdict};
+
+fn settings(bench: &Bench, folder: &Path, records: &[Record]) -> Settings {
+    let log = folder.join("log.jsonl");
+    std::fs::write(&log, records.iter().map(|record| record.to_json() + "\n").collect::<String>()).unwrap();
+    Settings {
+        logs: vec![log],
+        from: None,
+        model: bench.policy().unwrap().folder,
+        methods: vec![],
+        // Rates for a model of a few thousand weights.
+        set: ["sft", "dpo", "kto", "reward-pairs"]
+            .map(|id| format!("{id}.training.learning_rate=3e-3"))
+            .to_vec(),
+        budget: Some(120.0),
+        held_out: 0.2,
+        seed: 1,
+        lora: 0,
+        keep: false,
+        recipes: vec![],
+    }
+}
+
+fn quiet() -> Listener {
+    Arc::new(|_| {})
+}
+
+/// Pairs and edits, each on prompts of their own.
+fn mixed(bench: &Bench) -> Vec<Record> {
+    let mut records = bench.pairs(160, "pairs");
+    records.extend(bench.edits(80, "edits"));
+    records
+}
+
+#[test]
+fn a_log_of_pairs_and_edits_improves_the_policy() {
+    let (bench, folder) = (Bench::new(1).unwrap(), tempfile::tempdir().unwrap());
+    let out = folder.path().join("out");
+    let run = Run::prepare(settings(&bench, folder.path(), &mixed(&bench)), &out, "hone".into(), quiet()).unwrap();
+    let planned: Vec<&str> = run.plan.stages.iter().map(|stage| stage.method.as_str()).collect();
+    assert_eq!(planned, ["sft", "dpo", "reward-pairs"]);
+    let done = run.go(false).unwrap();
+    assert_eq!(done.outcome.verdict(), Verdict::Improved, "{}", done.outcome);
+    let order = done.outcome.measures.iter().find(|m| m.name.contains("implicit")).unwrap();
+    assert_eq!(order.change(), Change::Better, "{}", done.outcome);
+    // What was written is whole: it loads, and the page and the metrics are there.
+    assert!(Policy::from_folder(&done.model.unwrap()).is_ok());
+    assert!(std::fs::read_to_string(&done.page).unwrap().contains("preference order"));
+    let metrics = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    for part in ["\"method\":\"dpo\"", "\"rewards/accuracies\"", "\"measure\""] {
+        assert!(metrics.contains(part), "{part}");
+    }
+    assert!(out.join("reward-models/reward-pairs/config.json").exists());
+    assert_eq!(done.report.samples.items.len(), 20);
+}
+
+#[test]
+fn no_prompt_is_in_two_parts() {
+    let (bench, folder) = (Bench::new(2).unwrap(), tempfile::tempdir().unwrap());
+    let run =
+        Run::prepare(settings(&bench, folder.path(), &mixed(&bench)), folder.path(), "hone".into(), quiet()).unwrap();
+    let keys = |records: &[Record]| records.iter().map(key_of).collect::<HashSet<u64>>();
+    let log = run.log();
+    let (train, validation, held_out) = (keys(&log.train), keys(&log.validation), keys(&log.held_out));
+    assert!(!train.is_empty() && !validation.is_empty() && !held_out.is_empty());
+    assert!(train.is_disjoint(&validation) && train.is_disjoint(&held_out) && validation.is_disjoint(&held_out));
+}
+
+#[test]
+fn a_resumed_run_ends_with_the_same_numbers() {
+    let (bench, folder) = (Bench::new(3).unwrap(), tempfile::tempdir().unwrap());
+    let out = folder.path().join("out");
+    let settings = settings(&bench, folder.path(), &mixed(&bench));
+    let prepare = |settings: &Settings| Run::prepare(settings.clone(), &out, "hone".into(), quiet());
+    let whole = prepare(&settings).unwrap().go(false).unwrap().outcome;
+    // As if the run had been killed in its second step, which had come to its last checkpoint.
+    for step in ["step-2-dpo", "step-3-reward-pairs"] {
+        std::fs::remove_file(out.join(step).join("done.json")).unwrap();
+    }
+    std::fs::remove_dir_all(out.join("step-3-reward-pairs")).unwrap();
+    std::fs::remove_dir_all(out.join("model")).unwrap();
+    let resumed = prepare(&settings).unwrap().go(true).unwrap().outcome;
+    // As text: what was not measured is NaN, which equals nothing.
+    assert_eq!(format!("{whole:?}"), format!("{resumed:?}"));
+    let refused = prepare(&settings).unwrap().go(false).unwrap_err().to_string();
+    assert!(refused.contains("a run is here already"), "{refused}");
+    let other = Settings { seed: 9, ..settings };
+    let refused = prepare(&other).unwrap().go(true).unwrap_err().to_string();
+    assert!(refused.contains("other settings"), "{refused}");
+}
+
+#[test]
+fn a_rate_of_zero_improves_nothing_and_says_so() {
+    let (bench, folder) = (Bench::new(4).unwrap(), tempfile::tempdir().unwrap());
+    let mut settings = settings(&bench, folder.path(), &bench.pairs(120, "pairs"));
+    settings.methods = vec!["dpo".into()];
+    settings.set = vec!["dpo.training.learning_rate=0.0".into()];
+    let done = Run::prepare(settings, &folder.path().join("out"), "hone".into(), quiet()).unwrap().go(false).unwrap();
+    assert_eq!(done.outcome.verdict(), Verdict::NotImproved, "{}", done.outcome);
+}
+
+#[test]
+fn a_step_that_does_harm_is_rolled_back() {
+    let (bench, folder) = (Bench::new(5).unwrap(), tempfile::tempdir().unwrap());
+    let mut records = bench.pairs(160, "pairs");
+    // Those who are trained on say the opposite of those who decide and those who measure.
+    let split = |record: &Record| hone_feedback::split::side(record, 0.2, 1);
+    for record in &mut records {
+        let decides = hone_feedback::split::side(record, 0.1, 1 ^ 0x5eed) == hone_feedback::split::Side::HeldOut;
+        if split(record) == hone_feedback::split::Side::Train && !decides {
+            for item in &mut record.feedback {
+                if let Form::Comparison { better, worse } = &mut item.form {
+                    std::mem::swap(better, worse);
+                }
+            }
+        }
+    }
+    let settings = settings(&bench, folder.path(), &records);
+    let done = Run::prepare(settings, &folder.path().join("out"), "hone".into(), quiet()).unwrap().go(false).unwrap();
+    assert!(done.model.is_none());
+    let ended = done.report.plan.steps[0].ended.clone().unwrap();
+    assert!(ended.starts_with("rolled back: -"), "{ended}");
+    assert_eq!(done.outcome.verdict(), Verdict::NotImproved);
+}
+
+#[test]
+fn forms_decide() {
+    let (bench, folder) = (Bench::new(6).unwrap(), tempfile::tempdir().unwrap());
+    let planned = |records: Vec<Record>| {
+        let settings = settings(&bench, folder.path(), &records);
+        let run = Run::prepare(settings, folder.path(), "hone".into(), quiet()).unwrap();
+        run.plan.stages.iter().map(|stage| stage.method.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(planned(bench.thumbs(100, "a")), ["kto"]);
+    assert_eq!(planned(bench.edits(100, "a")), ["sft", "dpo", "reward-pairs"]);
+    assert_eq!(planned(bench.rankings(100, "a")), ["dpo", "reward-pairs", "reward-lists"]);
+    assert_eq!(planned(bench.ratings(100, "a")), ["kto", "reward-ratings"]);
+    assert_eq!(planned(bench.marks(100, "a", true)), ["reward-steps"]);
+    assert_eq!(planned(bench.marks(100, "a", false)), ["reward-spans"]);
+}
+
+#[test]
+fn a_log_that_cannot_feed_a_method_says_what_it_could_feed() {
+    let (bench, folder) = (Bench::new(7).unwrap(), tempfile::tempdir().unwrap());
+    let mut settings = settings(&bench, folder.path(), &bench.thumbs(100, "a"));
+    settings.methods = vec!["dpo".into()];
+    let refused = Run::prepare(settings.clone(), folder.path(), "hone".into(), quiet()).unwrap_err().to_string();
+    assert!(refused.starts_with("method `dpo`: needs pairs, got "), "{refused}");
+    assert!(refused.contains("of thumb") && refused.contains("it could feed") && refused.contains("kto"), "{refused}");
+    settings.methods = vec!["dppo".into()];
+    let refused = Run::prepare(settings, folder.path(), "hone".into(), quiet()).unwrap_err().to_string();
+    assert!(refused.contains("the nearest is `dpo`"), "{refused}");
+}
+
+#[test]
+fn a_small_budget_means_fewer_steps() {
+    let (bench, folder) = (Bench::new(8).unwrap(), tempfile::tempdir().unwrap());
+    let mut settings = settings(&bench, folder.path(), &bench.pairs(400, "pairs"));
+    let steps = |settings: &Settings| {
+        let run = Run::prepare(settings.clone(), folder.path(), "hone".into(), quiet()).unwrap();
+        run.plan.stages.iter().map(|stage| stage.steps).sum::<u64>()
+    };
+    let ample = steps(&settings);
+    settings.budget = Some(0.01);
+    assert!(steps(&settings) < ample / 4, "{} of {ample}", steps(&settings));
+}
+
+#[test]
+fn few_prompts_are_split_by_answers() {
+    let (bench, folder) = (Bench::new(9).unwrap(), tempfile::tempdir().unwrap());
+    let mut records = bench.ratings(100, "a");
+    let prompt = records[0].prompt.clone();
+    records.iter_mut().for_each(|record| record.prompt = prompt.clone());
+    let run =
+        Run::prepare(settings(&bench, folder.path(), &records), folder.path(), "hone".into(), quiet()).unwrap();
+    assert_eq!(run.log().split, read::Split::Answer);
+    assert!(run.plan_text().contains("too few prompts"));
+    assert!(run.log().held_out.len() > 5);
+}
+
+#[test]
+fn an_adapter_is_trained_and_written() {
+    let (bench, folder) = (Bench::new(10).unwrap(), tempfile::tempdir().unwrap());
+    let mut settings = settings(&bench, folder.path(), &bench.edits(120, "edits"));
+    settings.methods = vec!["sft".into()];
+    settings.set = vec!["sft.training.learning_rate=1e-2".into()];
+    settings.lora = 4;
+    let done = Run::prepare(settings, &folder.path().join("out"), "hone".into(), quiet()).unwrap().go(false).unwrap();
+    let model = done.model.unwrap();
+    assert!(model.join("adapter_config.json").exists() && !model.join("model.safetensors").exists());
+    assert_eq!(done.outcome.verdict(), Verdict::Improved, "{}", done.outcome);
+}
