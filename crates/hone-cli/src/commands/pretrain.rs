@@ -32,6 +32,9 @@ pub struct Args {
     /// Minutes to train.
     #[arg(long)]
     minutes: Option<f64>,
+    /// Step after which to end although more are planned; the average of the weights is then the model.
+    #[arg(long, value_name = "STEP")]
+    until: Option<u64>,
     /// Tokens per step.
     #[arg(long)]
     step_tokens: Option<usize>,
@@ -78,6 +81,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         seed: args.seed,
         size: Size::named(&args.size)?,
         length,
+        until: args.until,
         step_tokens: args.step_tokens.unwrap_or(usual.step_tokens),
         learning_rate: args.learning_rate.unwrap_or(usual.learning_rate),
         threads: args.threads.unwrap_or(usual.threads),
@@ -101,7 +105,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         outcome.steps,
         outcome.tokens,
         outcome.loss,
-        if outcome.finished { "" } else { " (out of time: the average of the weights was written)" },
+        if outcome.finished { "" } else { " (ended early: the average of the weights was written)" },
     );
     Ok(ExitCode::SUCCESS)
 }

@@ -81,19 +81,19 @@ impl Default for Mix {
             slip,
         };
         Mix {
-            answer: 0.40,
-            criticise: 0.22,
-            refine: 0.20,
-            label: 0.18,
+            answer: 0.38,
+            criticise: 0.20,
+            refine: 0.23,
+            label: 0.19,
             label_weight: 4.0,
-            right: 0.35,
-            vague: 0.2,
+            right: 0.38,
+            vague: 0.15,
             approved: 0.1,
             worlds: vec![
-                world("sums", 0.46, &[0.08, 0.17, 0.20, 0.45, 0.04, 0.04, 0.02], 0.1),
-                world("programs", 0.14, &[0.1, 0.2, 0.4, 0.2, 0.1], 0.4),
-                world("notes", 0.18, &[0.1, 0.2, 0.4, 0.2, 0.1], 0.35),
-                world("lists", 0.22, &[0.1, 0.2, 0.4, 0.2, 0.1], 0.25),
+                world("sums", 0.46, &[0.08, 0.18, 0.22, 0.46, 0.02, 0.02, 0.02], 0.3),
+                world("programs", 0.10, &[0.1, 0.2, 0.45, 0.17, 0.08], 0.45),
+                world("notes", 0.13, &[0.1, 0.2, 0.45, 0.17, 0.08], 0.42),
+                world("lists", 0.31, &[0.2, 0.25, 0.4, 0.1, 0.05], 0.3),
             ],
         }
     }

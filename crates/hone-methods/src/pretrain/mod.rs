@@ -105,6 +105,8 @@ pub struct Settings {
     pub vocabulary: usize,
     /// Length of the run.
     pub length: Length,
+    /// Step after which the run ends although more are planned; the running average of the weights is then the model.
+    pub until: Option<u64>,
     /// Tokens per step, at least 1. A step takes whole conversations until it has as many.
     pub step_tokens: usize,
     /// Tokens computed at once, at least 1. Short parts stay in the processor's caches.
@@ -133,8 +135,9 @@ impl Default for Settings {
             seed: 0,
             size: Size { width: 192, layers: 5, heads: 6, kv_heads: 2, feed_forward: 512 },
             vocabulary: 1024,
-            length: Length::Steps(4000),
-            step_tokens: 8192,
+            length: Length::Steps(3300),
+            until: None,
+            step_tokens: 4096,
             part_tokens: 384,
             learning_rate: 3e-3,
             warm_up: 0.03,
@@ -179,7 +182,8 @@ pub struct Outcome {
 }
 
 /// Trains a model into the run folder `out`: `config.toml`, `metrics.jsonl`, `tokenizer/`, checkpoints, and at last
-/// `model/`. With `resume`, goes on with the run that is there; its `config.toml` then counts, not `settings`.
+/// `model/`. With `resume`, goes on with the run that is there; its `config.toml` then counts, of `settings` only
+/// `until`.
 ///
 /// # Errors
 /// [`Error::Range`] for a setting outside its range; [`Error::File`] for a `config.toml` that cannot be read; those of
@@ -187,7 +191,10 @@ pub struct Outcome {
 pub fn run(settings: &Settings, out: &Path, resume: bool, on: &mut dyn FnMut(&Progress)) -> Result<Outcome> {
     let config_path = out.join("config.toml");
     let started = Instant::now();
-    let mut settings = if resume { read_settings(&config_path)? } else { settings.clone() };
+    let mut settings = match resume {
+        true => Settings { until: settings.until, ..read_settings(&config_path)? },
+        false => settings.clone(),
+    };
     let stream = Stream::new(settings.seed, settings.mix.clone())?;
     check(&settings)?;
     let words = out.join("tokenizer");
@@ -493,7 +500,8 @@ fn train(
                 tokens_per_second: tokens as f64 / seconds,
                 left: Duration::from_secs_f64(seconds / taken * (steps - report.step) as f64),
             });
-            let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let late = deadline.is_some_and(|deadline| Instant::now() >= deadline)
+                || settings.until.is_some_and(|until| report.step >= until);
             if let Some(out) = out
                 && (report.step.is_multiple_of(settings.save_every) || report.step == steps || late)
             {

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! rank for who likes tea, calm
-//! a red tea, loud
-//! b blue cake, wild
-//! c red tea, calm
+//! - red tea, loud: a
+//! - blue cake, wild: b
+//! - red tea, calm: c
 //!
 //! c a b
 //! ```
@@ -241,7 +241,8 @@ impl Task for List {
             lines[0] += &format!(", not {word}");
         }
         for Item { letter, traits: [colour, thing, mood] } in &self.items {
-            lines.push(format!("{letter} {colour} {thing}, {mood}"));
+            // The letter comes last: a small model reads from left to right, and knows there what the item is.
+            lines.push(format!("- {colour} {thing}, {mood}: {letter}"));
         }
         lines.join("\n")
     }
@@ -351,7 +352,7 @@ mod tests {
         let list = three();
         assert_eq!(
             list.prompt(),
-            "rank for who likes tea, calm\na red tea, loud\nb blue cake, wild\nc red tea, calm"
+            "rank for who likes tea, calm\n- red tea, loud: a\n- blue cake, wild: b\n- red tea, calm: c"
         );
         assert_eq!(list.grades(), [1.0, 0.0, 2.0]);
         assert_eq!(list.reference(), "c a b");
