@@ -142,12 +142,16 @@ def look(browser, address, scheme, width, height):
     return wrong
 
 
-def pictures(browser, folder, name, width, screen):
+def pictures(browser, folder, name, width, screen=1400):
     """The whole page, in parts of one screen each."""
+    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=screen, deviceScaleFactor=1,
+                 mobile=width < 600)
     full = browser.value("document.documentElement.scrollHeight")
     for part, top in enumerate(range(0, full, screen)):
-        clip = {"x": 0, "y": top, "width": width, "height": min(screen, full - top), "scale": 1}
-        shot = browser.call("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
+        # Two frames later the new part is drawn; pictures from beyond the window have holes.
+        browser.call("Runtime.evaluate", awaitPromise=True, expression=f"window.scrollTo(0, {top});"
+                     "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        shot = browser.call("Page.captureScreenshot", format="png")
         (folder / f"{name}-{part:02}.png").write_bytes(base64.b64decode(shot["data"]))
 
 
@@ -174,7 +178,9 @@ def main():
                 for width, height in WIDTHS.items():
                     wrong += look(browser, address, scheme, width, height)
                     if width != 360:
-                        pictures(browser, given.folder, f"{scheme}-{width}", width, 1400)
+                        pictures(browser, given.folder, f"{scheme}-{width}", width)
+            browser.call("Emulation.setEmulatedMedia", media="print")
+            pictures(browser, given.folder, "print", 800)
             pdf = browser.call("Page.printToPDF", printBackground=True, preferCSSPageSize=True)
             (given.folder / "print.pdf").write_bytes(base64.b64decode(pdf["data"]))
         finally:

@@ -332,10 +332,21 @@ impl Better {
     }
 }
 
+impl Better {
+    fn arrow(self) -> &'static str {
+        match self {
+            Better::Higher => " ↑",
+            Better::Lower => " ↓",
+            Better::Neither => "",
+        }
+    }
+}
+
 impl fmt::Display for Outcome {
     /// The table in aligned columns, baselines under their measure, the sentence below it. No line end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rows = vec![["held out", "n", "start", "result", "difference", ""].map(str::to_owned)];
+        let mut rows =
+            vec![["measure, ↑ or ↓ is better", "n", "start", "result", "difference", ""].map(str::to_owned)];
         for measure in &self.measures {
             let cell = |estimate: &Estimate, difference| {
                 let value = measure.shown(estimate, difference);
@@ -349,7 +360,7 @@ impl fmt::Display for Outcome {
                 words => format!(", {words}"),
             };
             rows.push([
-                format!("{}{unit} ({})", plain(&measure.name), measure.better.words()),
+                format!("{}{unit}{}", plain(&measure.name), measure.better.arrow()),
                 count(measure.n),
                 cell(&measure.start, false),
                 cell(&measure.result, false),
@@ -445,20 +456,14 @@ mod tests {
         let table =
             Outcome::default().with(accuracy([0.077, 0.022, 0.131])).with(nll(-0.31, -0.09)).to_string();
         let lines: Vec<&str> = table.lines().collect();
-        assert_eq!(
-            lines[0],
-            "held out                                        n  start              result             difference            "
-                .trim_end()
-        );
-        assert_eq!(
-            lines[1],
-            "preference accuracy, % (higher is better)   1,312  54.2 [48.7, 59.6]  61.9 [56.4, 67.3]  +7.7 [+2.2, +13.1]    better"
-        );
-        assert_eq!(lines[2], "  majority class                                   52.5");
-        assert_eq!(
-            lines[3],
-            "edit NLL, nats per token (lower is better)     80  2.31               2.12               −0.20 [−0.31, −0.09]  better"
-        );
+        let expected = [
+            "measure, ↑ or ↓ is better       n  start              result             difference",
+            "preference accuracy, % ↑    1,312  54.2 [48.7, 59.6]  61.9 [56.4, 67.3]  +7.7 [+2.2, +13.1]    better",
+            "  majority class                   52.5",
+            "edit NLL, nats per token ↓     80  2.31               2.12               −0.20 [−0.31, −0.09]  better",
+            "",
+        ];
+        assert_eq!(lines[..5], expected);
     }
 
     #[test]

@@ -101,7 +101,7 @@ fn nothing_of_a_log_is_obeyed() {
     }
     // The text is all there all the same.
     assert!(html.contains("&lt;script&gt;alert(1)&lt;/script&gt;"));
-    assert!(html.contains("[U+202E]evil␀ {{ head }}"));
+    assert!(html.contains("[U+202E]evil[U+0000] {{ head }}"));
 }
 
 #[test]

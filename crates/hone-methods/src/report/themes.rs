@@ -92,7 +92,7 @@ pub struct ThemeSettings {
     pub least_count: u64,
     /// A term is shown if this many texts of its side hold it: one text that repeats a word is no theme.
     pub least_texts: u64,
-    /// A term is shown if its z is at least this. 1.96: 1 in 40 by chance on each side.
+    /// A term is shown if its z is at least this. 1.96: at most 1 in 40 by chance on each side.
     pub least_z: f64,
     /// Terms shown per side.
     pub shown: usize,
@@ -266,18 +266,19 @@ impl Counts {
             return;
         }
         self.texts[side] += 1;
-        let mut here = HashSet::new();
-        for key in terms {
-            let count = &mut self.terms.entry(*key).or_default()[side];
-            count.times = count.times.saturating_add(1);
-            count.texts += u32::from(here.insert(*key));
-            self.totals[side][Words::order(*key)] += 1;
+        let mut sorted = terms.to_vec();
+        sorted.sort_unstable();
+        for same in sorted.chunk_by(|a, b| a == b) {
+            let count = &mut self.terms.entry(same[0]).or_default()[side];
+            count.times = count.times.saturating_add(same.len() as u32);
+            count.texts = count.texts.saturating_add(1);
+            self.totals[side][Words::order(same[0])] += same.len() as u64;
         }
         if self.kept[side].len() < KEPT {
             self.kept[side].push(text.chars().take(LONGEST_KEPT).collect());
         }
         if self.terms.len() > MOST_TERMS {
-            self.terms.retain(|_, sides| sides[0].times + sides[1].times > 1);
+            self.terms.retain(|_, sides| sides.iter().any(|side| side.times > 1));
         }
     }
 }
@@ -361,7 +362,11 @@ fn quotes(terms: &[Term], kept: &[String]) -> Vec<Quote> {
         let wanted = format!(" {} ", term.term);
         let sentences =
             kept.iter().flat_map(|text| text.split_inclusive(['.', '!', '?', '\n', '。']).map(str::trim));
-        let mut holding = sentences.filter(|sentence| format!(" {} ", folded(sentence)).contains(&wanted));
+        // A sentence that is nothing but the term shows no use of it.
+        let mut holding = sentences.filter(|sentence| {
+            let words = folded(sentence);
+            words != term.term && format!(" {words} ").contains(&wanted)
+        });
         let fresh = holding.find(|sentence| out.iter().all(|quote| quote.text != headline(sentence, QUOTED)));
         if let Some(sentence) = fresh {
             out.push(Quote { term: term.term.clone(), text: headline(sentence, QUOTED) });
