@@ -1,10 +1,13 @@
-//! What can check an answer: a world's own rules, or whatever a caller brings.
+//! What can check an answer: a world's own rules, tests that a record carries, or whatever a caller brings.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 
 use hone_feedback::Record;
-use hone_worlds::{Detail, World};
+use hone_worlds::programs::Programs;
+use hone_worlds::programs::datasets::Exercise;
+use hone_worlds::{Check, Detail, Task, World};
+use serde_json::Value;
 
 use crate::error::{Error, Result};
 
@@ -30,16 +33,19 @@ pub trait Oracle: std::fmt::Debug + Send + Sync {
     fn check(&self, record: &Record, answer: &str) -> Result<Option<Verdict>>;
 }
 
-/// The built-in worlds: for records that say in `task` which task they ask (`world`, `level`, `seed`).
+/// All checks that records themselves ask for. A record says in `task` which task of a built-in world it asks (`world`,
+/// `level`, `seed`), or carries tests of a Python program: `tests` or MBPP's `test_list` with statements before them in
+/// `setup` or `test_setup_code`, or HumanEval's `test` with `entry_point`. Programs run in the sandbox.
 #[derive(Debug, Default)]
-pub struct Worlds {
+pub struct Checks {
     worlds: Mutex<HashMap<String, std::sync::Arc<dyn World>>>,
+    programs: Programs,
 }
 
-impl Worlds {
-    /// Whether this record says which task it asks.
+impl Checks {
+    /// Whether this record says how its answers are checked.
     pub fn knows(record: &Record) -> bool {
-        record.extra.get("task").is_some_and(|task| task.get("world").is_some())
+        record.extra.get("task").is_some_and(|task| task.get("world").is_some()) || exercise(record).is_some()
     }
 
     fn world(&self, id: &str) -> Result<std::sync::Arc<dyn World>> {
@@ -53,26 +59,97 @@ impl Worlds {
     }
 }
 
-impl Oracle for Worlds {
+/// The tests that a record carries.
+fn exercise(record: &Record) -> Option<Exercise> {
+    let text = |key: &str| Some(record.extra.get(key)?.as_str()?.replace("\r\n", "\n"));
+    let texts = |key: &str| -> Option<Vec<String>> {
+        let list = record.extra.get(key)?.as_array()?;
+        list.iter().map(|test| Some(test.as_str()?.replace("\r\n", "\n"))).collect()
+    };
+    let whole = |text: String| Exercise {
+        id: record.id.clone(),
+        text,
+        goes_on: false,
+        reference: String::new(),
+        setup: String::new(),
+        tests: vec![],
+    };
+    let prompt = record.prompt.last_user().map(|text| text.into_owned()).unwrap_or_default();
+    if let Some(tests) = texts("tests").or_else(|| texts("test_list")).filter(|tests| !tests.is_empty()) {
+        let setup = text("setup").or_else(|| text("test_setup_code")).unwrap_or_default();
+        return Some(Exercise { setup, tests, ..whole(prompt) });
+    }
+    let (setup, entry) = (text("test")?, text("entry_point")?);
+    Some(Exercise { setup, tests: vec![format!("check({entry})")], goes_on: true, ..whole(prompt) })
+}
+
+impl Oracle for Checks {
     fn check(&self, record: &Record, answer: &str) -> Result<Option<Verdict>> {
-        let Some(task) = record.extra.get("task") else { return Ok(None) };
-        let field = |name: &str| {
-            task.get(name).ok_or_else(|| Error::File {
-                path: format!("record {}", record.id),
-                problem: format!("`task` needs `world`, `level` and `seed`; `{name}` is missing"),
-            })
+        if let Some(exercise) = exercise(record) {
+            return Ok(Some(verdict(&self.programs.exercise(exercise).check(answer)?)));
+        }
+        let Some(task) = record.extra.get("task").filter(|task| task.get("world").is_some()) else {
+            return Ok(None);
+        };
+        let wrong = |name: &str, needed: &str| Error::File {
+            path: format!("record {}", record.id),
+            problem: format!("`task.{name}`: needs {needed}, got {}", task.get(name).unwrap_or(&Value::Null)),
         };
         let number = |name: &str| {
-            field(name)?.as_u64().ok_or_else(|| Error::File {
-                path: format!("record {}", record.id),
-                problem: format!("`task.{name}` needs a whole number"),
-            })
+            task.get(name).and_then(Value::as_u64).ok_or_else(|| wrong(name, "a whole number"))
         };
-        let world = self.world(field("world")?.as_str().unwrap_or_default())?;
-        let task = world.task(number("level")? as u32, number("seed")?)?;
-        let check = task.check(answer)?;
-        let words = check.first().map_or_else(String::new, |flaw| flaw.words(Detail::Correction));
-        let (right, score, well_formed) = (check.right, check.score, check.well_formed);
-        Ok(Some(Verdict { right, score, well_formed, words }))
+        let name = task.get("world").and_then(Value::as_str).ok_or_else(|| wrong("world", "the name of a world"))?;
+        let level = u32::try_from(number("level")?).map_err(|_| wrong("level", "a level of the world"))?;
+        let task = self.world(name)?.task(level, number("seed")?)?;
+        Ok(Some(verdict(&task.check(answer)?)))
+    }
+}
+
+fn verdict(check: &Check) -> Verdict {
+    let words = check.first().map_or_else(String::new, |flaw| flaw.words(Detail::Correction));
+    Verdict { right: check.right, score: check.score, well_formed: check.well_formed, words }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn record(extra: Value) -> Record {
+        let mut record = Record::new("r", "Write a function add(a, b).");
+        record.extra = extra.as_object().unwrap().clone();
+        record
+    }
+
+    #[test]
+    fn worlds_are_asked_by_level_and_seed() {
+        let task = hone_worlds::world("sums").unwrap().task(2, 7).unwrap();
+        let record = record(json!({"task": {"world": "sums", "level": 2, "seed": 7}}));
+        assert!(Checks::knows(&record));
+        let checks = Checks::default();
+        assert!(checks.check(&record, &task.reference()).unwrap().unwrap().right);
+        let wrong = checks.check(&record, "1+1=3").unwrap().unwrap();
+        assert!(!wrong.right && !wrong.words.is_empty());
+    }
+
+    #[test]
+    fn tests_in_a_record_are_run() {
+        let checks = Checks::default();
+        let mbpp = record(json!({"test_list": ["assert add(1, 2) == 3"], "test_setup_code": ""}));
+        let human = record(json!({"test": "def check(f):\n    assert f(1, 2) == 3", "entry_point": "add"}));
+        assert!(Checks::knows(&mbpp) && Checks::knows(&human));
+        let good = "def add(a, b):\n    return a + b\n";
+        assert!(checks.check(&mbpp, good).unwrap().unwrap().right);
+        assert!(!checks.check(&mbpp, "def add(a, b):\n    return a - b\n").unwrap().unwrap().right);
+    }
+
+    #[test]
+    fn what_says_nothing_is_not_checked_and_what_is_wrong_is_named() {
+        let checks = Checks::default();
+        assert_eq!(checks.check(&record(json!({})), "x").unwrap(), None);
+        assert!(!Checks::knows(&record(json!({"tests": []}))));
+        let refused = checks.check(&record(json!({"task": {"world": "sums", "level": "x", "seed": 1}})), "x");
+        assert_eq!(refused.unwrap_err().to_string(), "record r: `task.level`: needs a whole number, got \"x\"");
     }
 }

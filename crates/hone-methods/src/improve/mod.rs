@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalogue::find;
 use crate::error::{Error, Result};
 use crate::method::{Family, Job, Needs, Product};
-use crate::oracle::{Oracle, Worlds};
+use crate::oracle::{Checks, Oracle};
 use crate::policy::Policy;
 use crate::recipe::Recipe;
 use crate::report::{Measure, Outcome, Report};
@@ -206,8 +206,8 @@ impl Run {
     /// Those of the methods and of writing; [`Error::File`] if the folder holds another run and `resume` is off.
     pub fn go(self, resume: bool) -> Result<Improved> {
         self.open_folder(resume)?;
-        let oracle = Worlds::default();
-        let oracle: Option<&dyn Oracle> = self.log.train.iter().any(Worlds::knows).then_some(&oracle as _);
+        let oracle = Checks::default();
+        let oracle: Option<&dyn Oracle> = self.log.train.iter().any(Checks::knows).then_some(&oracle as _);
         let held_out = Probe::new(&self.policy, &self.log.held_out, self.extent("held out", false))?;
         let validation = Probe::new(&self.policy, &self.log.validation, self.extent("validation", true))?;
         let start_path = self.out.join("start.json");
@@ -322,7 +322,7 @@ impl Run {
         let seed = sub_seed(self.settings.seed, &format!("{} {index}", stage.method));
         let fits = |record: &&Record| match method.needs {
             Needs::Shape(shape) => shape.count(record) > 0,
-            Needs::Checks => Worlds::knows(record),
+            Needs::Checks => Checks::knows(record),
             Needs::Prompts => true,
         };
         let records: Vec<Record> = match method.family {
@@ -389,7 +389,7 @@ impl Run {
     fn extent(&self, purpose: &str, validation: bool) -> Extent {
         let tokens = self.settings.budget.unwrap_or(UNLIMITED) * MEASURING_SHARE * self.plan.speed;
         // Examples and answers are taken to be some hundred tokens long, and writing to cost four times as much.
-        let examples = ((tokens / 2.0 / 300.0) as usize).clamp(60, 400);
+        let examples = ((tokens / 2.0 / 300.0) as usize).clamp(40, 400);
         let prompts = ((tokens / 2.0 / 1200.0) as usize).clamp(20, if validation { 60 } else { 150 });
         Extent {
             examples: if validation { examples / 2 } else { examples },

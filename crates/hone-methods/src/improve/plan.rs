@@ -12,7 +12,7 @@ use crate::catalogue::{METHODS, find};
 use crate::data::Examples;
 use crate::error::{Error, Result};
 use crate::method::{Family, Method, Needs, settings};
-use crate::oracle::Worlds;
+use crate::oracle::Checks;
 use crate::policy::Policy;
 use crate::recipe::Recipe;
 use crate::report::{NotChosen, Step};
@@ -175,7 +175,7 @@ fn chosen(log: &Log, left: &mut Vec<(String, String)>) -> Vec<(&'static Method, 
         (count(Shape::Demonstrations), count(Shape::Pairs), count(Shape::BinaryLabels));
     let (lists, scalars) = (count(Shape::Lists), count(Shape::ScalarTargets));
     let thumbs = log.items(FormKind::Thumb) + log.items(FormKind::Outcome);
-    let checked = log.train.iter().filter(|record| Worlds::knows(record)).count();
+    let checked = log.train.iter().filter(|record| Checks::knows(record)).count();
     let mut wanted: Vec<(&str, String)> = vec![];
     let mut consider = |id: &'static str, take: bool, why: String| match take {
         true => wanted.push((id, why)),
@@ -322,7 +322,7 @@ fn stage(
     (method.check)(&recipe.settings)?;
     let (records, examples) = match method.needs {
         Needs::Shape(shape) => (log.train.iter().filter(|r| shape.count(r) > 0).count(), log.examples(shape)),
-        Needs::Checks => (log.train.iter().filter(|record| Worlds::knows(record)).count(), 0),
+        Needs::Checks => (log.train.iter().filter(|record| Checks::knows(record)).count(), 0),
         Needs::Prompts => (log.train.len(), 0),
     };
     // Those of the family that answer, and those that make a judge, leave the policy as it is.

@@ -90,7 +90,7 @@ impl Log {
         }
         let mut all = vec![];
         for file in reading.files {
-            let told = |record: &Record| !record.feedback.is_empty() || crate::oracle::Worlds::knows(record);
+            let told = |record: &Record| !record.feedback.is_empty() || crate::oracle::Checks::knows(record);
             all.extend(records(file, &options)?.into_iter().filter(told));
         }
         let prompts: HashSet<u64> = all.iter().map(key_of).collect();
