@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use hone_feedback::doctor::{Settings, check};
+use hone_feedback::doctor::{Report, Settings, check};
 use hone_feedback::formats::Options;
 use hone_lm::Tokenizer;
+use hone_methods::{METHODS, Method, Needs};
 
 /// Arguments of `hone check`.
 #[derive(Debug, clap::Args)]
@@ -51,6 +52,22 @@ pub fn run(args: Args) -> Result<ExitCode> {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print!("{report}");
+        let methods = feeds(&report);
+        if !methods.is_empty() {
+            println!("Methods that could learn from it: {}.", methods.join(", "));
+        }
     }
     Ok(if report.verdict.may_train() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Methods of the catalogue, each with the share of records that it could use; those that could use none are left out.
+fn feeds(report: &Report) -> Vec<String> {
+    let share = |method: &&Method| match method.needs {
+        Needs::Shape(shape) => {
+            let usable = report.usable.iter().find(|usable| usable.shape == shape.name())?;
+            (usable.examples > 0).then(|| format!("{} ({:.0} %)", method.id, 100.0 * usable.share))
+        }
+        _ => None,
+    };
+    METHODS.iter().filter_map(|method| share(&method)).collect()
 }

@@ -16,6 +16,9 @@ use crate::report::{
     ThemeSettings,
 };
 
+/// Records whose words are counted: more change no theme, and counting takes longer than reading.
+const THEME_RECORDS: usize = 20_000;
+
 /// Samples shown side by side.
 const SAMPLES: usize = 20;
 
@@ -101,7 +104,8 @@ pub(super) fn report(
         not_chosen: run.plan.not_chosen(),
     };
     let mut themes = ThemeCounter::new(ThemeSettings::default());
-    log.train.iter().chain(&log.validation).chain(&log.held_out).for_each(|record| themes.add(record));
+    let all = log.train.iter().chain(&log.validation).chain(&log.held_out);
+    all.take(THEME_RECORDS).for_each(|record| themes.add(record));
     let mut left_out = LeftOut::from_doctor(&log.report);
     for (stage, done) in run.plan.stages.iter().zip(ended) {
         for (reason, count) in &done.losses {
