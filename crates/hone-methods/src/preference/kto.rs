@@ -148,7 +148,12 @@ fn point_of_reference(
 ) -> Result<f64> {
     let mismatched: Vec<Example> = (0..taken.len())
         .filter_map(|at| {
-            let (prompt, answer) = (taken[at], taken[(at + 1) % taken.len()]);
+            let prompt = taken[at];
+            // The last step of a pass can hold one example, whose answer would meet its own prompt.
+            let answer = match taken.len() {
+                1 => (prompt + 1) % examples.len(),
+                n => taken[(at + 1) % n],
+            };
             mismatched(&examples.items[prompt].sequences[0], &examples.items[answer].sequences[0], max_tokens)
         })
         .collect();
@@ -208,6 +213,28 @@ mod tests {
         let example = mismatched(&one, &other, 4).unwrap();
         assert_eq!(example.sequences[0], Sequence::of_tokens(&[1, 2], &[5, 6]));
         assert!(mismatched(&one, &other, 3).is_none());
+    }
+
+    #[test]
+    fn a_step_of_one_example_borrows_an_answer() {
+        let bench = bench::Bench::new(1).unwrap();
+        let start = bench.policy().unwrap();
+        let examples =
+            Examples::from_records(&start, &bench.thumbs(2, "two"), Shape::BinaryLabels, 64).unwrap();
+        let training = Training { learning_rate: 3e-3, batch_size: 2, epochs: 20.0, ..Training::default() };
+        let nothing = toml::Table::new();
+        let job = bench.job(&[], &nothing).unwrap();
+        let moved = sft::imitate("sft", job, &examples, &training).unwrap().policy().unwrap();
+        let z = point_of_reference(&moved.model, &start.model, &examples, &[0], 64).unwrap();
+        let items = [0, 1].map(|at| examples.items[at].sequences[0].clone());
+        let expected = |prompt: usize, answer: usize| {
+            let set = [mismatched(&items[prompt], &items[answer], 64).unwrap()];
+            let logp = |model: &Model| f64::from(seq_logps(model, &set, &Want::default()).unwrap()[0][0]);
+            logp(&moved.model) - logp(&start.model)
+        };
+        // The second answer under the first prompt; the first one's own ratio is another number.
+        assert!((z - expected(0, 1).max(0.0)).abs() < 1e-4, "{z}");
+        assert!((z - expected(0, 0)).abs() > 0.1, "{z}");
     }
 
     #[test]
