@@ -146,6 +146,10 @@ mod tests {
             "settings of `dpo`: unknown key `training.batchsize`; the nearest is `batch_size`"
         );
         assert!(refused("beta = 0.0").contains("above 0"));
+        assert!(
+            refused("[training]\nbeta2 = 1.0").contains("`training.beta2`: needs a number in [0, 1), got 1")
+        );
+        assert!(refused("[training]\nweight_decay = -1").contains("`training.weight_decay`"));
         assert!(refused("beta = \"x\"").contains("`beta`: needs float, got string"));
     }
 
