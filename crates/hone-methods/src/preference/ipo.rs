@@ -32,7 +32,7 @@ method! {
         claims: &[Claim {
             name: "claim_margin_stays",
             says: "After many passes over few certain pairs, the mean margin lies nearer to 1 / (2 τ) than DPO's.",
-            metric: "distance of the mean training margin from 1 / (2 τ), nats, less is better",
+            metric: "nearness of the mean training margin to 1 / (2 τ): minus the distance, nats",
             baseline: "DPO with β = τ, same pairs, same steps",
             effect: margin_stays,
         }],

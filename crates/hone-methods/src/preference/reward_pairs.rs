@@ -15,7 +15,7 @@ use crate::reward;
 use crate::train::{Training, chosen_rejected};
 
 method! {
-    /// Learn a score for answers from which of two people prefer.
+    /// Learn to score answers from pairs in which people preferred one.
     /// # What it does
     /// A scalar head at the last token; the probability that the chosen response wins is the logistic function of the
     /// difference of scores (Bradley-Terry). `margin_weight` asks for a difference in proportion to how far apart the
@@ -23,7 +23,8 @@ method! {
     /// # Feedback
     /// Pairs: comparisons, rankings, ratings or thumbs on two responses of one prompt, edits.
     /// # Departs from the paper
-    /// Pairs of one prompt may fall in different steps, where InstructGPT keeps them together.
+    /// Pairs of one prompt may fall in different steps, where InstructGPT keeps them together. The rate rises over the
+    /// first tenth of the steps and ends at 0, where InstructGPT's ends at a tenth of its peak.
     /// # Claim
     /// Orders held-out pairs better than the better of the two length rules (`claim_orders_better_than_length`).
     /// # Source
@@ -113,6 +114,8 @@ fn orders_better(seed: u64) -> Result<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::f64::consts::LN_2;
+
     use super::*;
 
     #[test]
@@ -120,7 +123,7 @@ mod tests {
         // Difference 1 with margin 1: ln 2. Centred: + 0.1 · (2 + 1)².
         let (chosen, rejected, margin) =
             (bench::tensor(&[2.0]), bench::tensor(&[1.0]), bench::tensor(&[1.0]));
-        bench::assert_close(&bradley_terry_loss(&chosen, &rejected, &margin, 0.1).unwrap(), &[0.69315 + 0.9]);
+        bench::assert_close(&bradley_terry_loss(&chosen, &rejected, &margin, 0.1).unwrap(), &[LN_2 + 0.9]);
     }
 
     #[test]

@@ -20,11 +20,13 @@ method! {
     /// # Feedback
     /// Scalar targets: ratings, thumbs, outcomes, events.
     /// # Departs from the paper
-    /// One head for all aspects; marks are shares of their scale, so that scales can be mixed.
+    /// One head for all aspects, where HelpSteer2 has one for each; marks are shares of their scale, so that scales can be
+    /// mixed. The score itself is fitted, where Bansal et al. fit its logistic function.
     /// # Claim
     /// Follows held-out ratings, by rank correlation, better than length does (`claim_follows_ratings`).
     /// # Source
-    /// Wang et al. (HelpSteer), arXiv:2311.09528, section 4; Bansal et al. (sparse feedback), arXiv:2308.15812.
+    /// Wang et al. (HelpSteer2), NeurIPS 2024, arXiv:2406.08673, the regression reward models; Bansal et al. (sparse
+    /// feedback), ICLR 2024, arXiv:2308.15812.
     pub static REWARD_RATINGS: Method = Method {
         id: "reward-ratings", name: "Regression reward model", family: Family::Preference,
         needs: Needs::Shape(Shape::ScalarTargets), settings: RewardRatings,
@@ -43,7 +45,7 @@ method! {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RewardRatings {
-    /// The descent. HelpSteer's learning rate and batch are those of a 43B model; this is the pairwise model's.
+    /// The descent. HelpSteer2's learning rates are those of models of 70B and 340B; this is the pairwise model's.
     pub training: Training,
 }
 

@@ -53,7 +53,7 @@ pub struct Slic {
     pub regularisation: f64,
     /// Hinge on log-ratios to the start instead of log-probabilities.
     pub normalised: bool,
-    /// Scale of the log-ratios if `normalised`, above 0.
+    /// Scale of the log-ratios if `normalised`, above 0. LiPO's baseline of this name: 0.05.
     pub scale: f64,
     /// The descent.
     pub training: Training,
@@ -62,7 +62,7 @@ pub struct Slic {
 impl Default for Slic {
     fn default() -> Slic {
         let training = Training { learning_rate: 1e-5, ..dpo::Dpo::default().training };
-        Slic { margin: 1.0, regularisation: 0.5, normalised: false, scale: 0.1, training }
+        Slic { margin: 1.0, regularisation: 0.5, normalised: false, scale: 0.05, training }
     }
 }
 
