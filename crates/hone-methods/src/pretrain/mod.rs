@@ -1,8 +1,9 @@
 //! The built-in model, made from the worlds.
 //!
 //! `hone pretrain` learns a tokenizer from the worlds' own text, then trains a small Llama-family model on an endless
-//! stream of conversations in four roles ([`stream`]), with loss on the assistant's tokens only. Everything follows
-//! from one seed; a run resumes to the same numbers.
+//! stream of conversations in four roles ([`stream`]). The loss is on the assistant's tokens and, later and at half
+//! weight, on right answers that a prompt shows: without it a model of this size learns to write answers long before it
+//! learns to check them. Everything follows from one seed; a run resumes to the same numbers.
 //!
 //! # Departs from usual pretraining
 //! There is no text but the worlds'. And the model is meant to be imperfect: a share of the answers it is shown has a
@@ -119,6 +120,11 @@ pub struct Settings {
     pub weight_decay: f64,
     /// Decay of the running average of weights.
     pub average: f64,
+    /// Factor on the loss of right answers that are shown in a prompt to be criticised, labelled or left alone; 0 keeps
+    /// to the assistant's tokens. Who can go on with an answer notices where one goes astray. At least 0.
+    pub shown_weight: f32,
+    /// Steps before that loss begins.
+    pub shown_from: u64,
     /// Threads, at least 1. Changes nothing but the time.
     pub threads: usize,
     /// Steps between checkpoints, at least 1.
@@ -143,6 +149,8 @@ impl Default for Settings {
             warm_up: 0.03,
             weight_decay: 0.05,
             average: 0.995,
+            shown_weight: 0.5,
+            shown_from: 600,
             threads: std::thread::available_parallelism().map_or(1, |threads| threads.get()),
             save_every: 200,
             keep: 2,
@@ -300,6 +308,9 @@ fn check(settings: &Settings) -> Result<()> {
     if let Some((key, _)) = whole.into_iter().find(|(_, value)| *value == 0) {
         return Err(wrong(key, "at least 1", 0));
     }
+    if !(settings.shown_weight >= 0.0 && settings.shown_weight.is_finite()) {
+        return Err(wrong("shown_weight", "a number of at least 0", settings.shown_weight));
+    }
     let empty = match settings.length {
         Length::Steps(steps) => steps == 0,
         Length::Tokens(tokens) => tokens == 0,
@@ -372,16 +383,26 @@ impl Encoder {
         })
     }
 
-    /// Ids of a conversation as the chat template writes it, and where the assistant's begin.
-    fn encode(&self, talk: &Conversation) -> Result<Encoded> {
+    /// Ids of a conversation as the chat template writes it, and the weight of each; `shown` is that of a right answer
+    /// in the prompt.
+    fn encode(&self, talk: &Conversation, shown: f32) -> Result<Encoded> {
         let mut ids = vec![self.user];
-        ids.extend(self.tokenizer.encode(&talk.prompt, false)?);
+        let mut weights = vec![0.0];
+        let within = |start: usize, end: usize| {
+            talk.shown.as_ref().is_some_and(|shown| start < shown.end && end > shown.start)
+        };
+        for token in self.tokenizer.encode_spans(&talk.prompt, false)? {
+            ids.push(token.id);
+            weights.push(if within(token.start, token.end) { shown } else { 0.0 });
+        }
         ids.push(self.assistant);
-        let start = ids.len();
         ids.extend(self.tokenizer.encode(&talk.reply, false)?);
         ids.push(self.end);
         let weight = if talk.role == Role::Label { self.label_weight } else { 1.0 };
-        Ok(Encoded { ids, start, weight, role: talk.role })
+        // The token that opens the assistant's turn is given, not learnt.
+        weights.push(0.0);
+        weights.resize(ids.len(), weight);
+        Ok(Encoded { ids, weights, role: talk.role })
     }
 }
 
@@ -389,9 +410,8 @@ impl Encoder {
 #[derive(Debug, Clone, PartialEq)]
 struct Encoded {
     ids: Vec<u32>,
-    /// First token of the assistant.
-    start: usize,
-    weight: f32,
+    /// Factor on the loss of each token; 0 for what is not learnt.
+    weights: Vec<f32>,
     role: Role,
 }
 
@@ -406,20 +426,23 @@ struct Step {
 #[derive(Default)]
 struct Part {
     weights: Vec<f32>,
-    roles: Vec<Role>,
+    /// `None` for what is shown in a prompt.
+    roles: Vec<Option<Role>>,
 }
 
-/// The step that begins with conversation `first`.
+/// The step after `taken` others, which begins with conversation `first`.
 fn prepare(
     settings: &Settings,
     stream: &Stream,
     encoder: &Encoder,
+    taken: u64,
     first: u64,
 ) -> Result<(Step, Vec<Batch>)> {
     let (mut next, mut tokens) = (first, 0);
+    let shown = if taken >= settings.shown_from { settings.shown_weight } else { 0.0 };
     let mut items = vec![];
     while tokens < settings.step_tokens {
-        let item = encoder.encode(&stream.conversation(next)?)?;
+        let item = encoder.encode(&stream.conversation(next)?, shown)?;
         next += 1;
         // Nothing the worlds make is as long as the context; were it, the model could not read it.
         if item.ids.len() <= CONTEXT {
@@ -432,10 +455,13 @@ fn prepare(
     for part in parts(&lengths, settings.part_tokens, LANES)? {
         let (mut batch, mut about) = (Batch::new(), Part::default());
         for item in part.into_iter().map(|index| &items[index]) {
-            batch.push(&item.ids, item.start..item.ids.len());
-            let targets = item.ids.len() - item.start;
-            about.weights.extend(std::iter::repeat_n(item.weight, targets));
-            about.roles.extend(std::iter::repeat_n(item.role, targets));
+            let mask: Vec<bool> = item.weights.iter().map(|weight| *weight > 0.0).collect();
+            batch.push_masked(&item.ids, &mask)?;
+            let of_reply = item.weights.iter().rposition(|weight| *weight == 0.0).unwrap_or(0);
+            for (at, weight) in item.weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
+                about.weights.push(*weight);
+                about.roles.push((at > of_reply).then_some(item.role));
+            }
         }
         batches.push(batch);
         described.push(about);
@@ -467,8 +493,8 @@ fn train(
     std::thread::scope(|scope| {
         scope.spawn(move || {
             let mut next = first;
-            for _ in begun_at..steps {
-                let prepared = prepare(settings, stream, encoder, next);
+            for taken in begun_at..steps {
+                let prepared = prepare(settings, stream, encoder, taken, next);
                 next = prepared.as_ref().map_or(next, |(step, _)| step.next);
                 let failed = prepared.is_err();
                 // A receiver that is gone has ended early.
@@ -519,7 +545,7 @@ fn train(
 fn take(trainer: &mut Trainer, step: &Step, batches: &[Batch]) -> Result<StepReport> {
     let count: f64 = step.parts.iter().flat_map(|part| &part.weights).map(|w| f64::from(*w)).sum();
     let role_count = |role: Role| {
-        let of = step.parts.iter().flat_map(|part| &part.roles).filter(|other| **other == role);
+        let of = step.parts.iter().flat_map(|part| &part.roles).filter(|other| **other == Some(role));
         of.count().max(1) as f64
     };
     let role_counts = ROLE_LOSSES.map(|(role, _)| role_count(role));
@@ -527,7 +553,7 @@ fn take(trainer: &mut Trainer, step: &Step, batches: &[Batch]) -> Result<StepRep
         let part = &step.parts[index];
         let logps = outputs.logps.to_vec1::<f32>()?;
         let metrics = ROLE_LOSSES.iter().zip(role_counts).map(|((role, name), count)| {
-            let of = logps.iter().zip(&part.roles).filter(|(_, other)| *other == role);
+            let of = logps.iter().zip(&part.roles).filter(|(_, other)| **other == Some(*role));
             (*name, of.map(|(logp, _)| -f64::from(*logp)).sum::<f64>() / count)
         });
         Ok(Loss {

@@ -4,6 +4,7 @@
 //! never stopped.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use hone_worlds::roles::{self, Role};
@@ -38,6 +39,8 @@ pub struct Conversation {
     pub seed: u64,
     /// The user's text.
     pub prompt: String,
+    /// Where a right answer stands in it, in bytes.
+    pub shown: Option<Range<usize>>,
     /// The assistant's text.
     pub reply: String,
 }
@@ -82,6 +85,7 @@ impl Stream {
         };
         let task = self.worlds[world].task(level, seed)?;
         let asked = Asked { stream: self, task: task.as_ref(), world, level, seed };
+        let mut shown = None;
         let (prompt, reply) = match role {
             Role::Answer => {
                 let slips = rng.random_bool(share.slip);
@@ -89,14 +93,12 @@ impl Stream {
                 (roles::answer(&task.prompt()), reply)
             }
             Role::Criticise => {
-                let answer =
-                    if rng.random_bool(self.mix.right) { task.reference() } else { asked.mistake(rng)? };
+                let answer = asked.answer(self.mix.right, rng, &mut shown)?;
                 let said = asked.explain(&answer, Detail::Correction)?;
                 (roles::criticise(&task.prompt(), &answer), said)
             }
             Role::Refine => {
-                let answer =
-                    if rng.random_bool(self.mix.approved) { task.reference() } else { asked.mistake(rng)? };
+                let answer = asked.answer(self.mix.approved, rng, &mut shown)?;
                 let detail = match rng.random_bool(self.mix.vague) {
                     true => Detail::ALL[rng.random_range(0..Detail::ALL.len() - 1)],
                     false => Detail::Correction,
@@ -105,13 +107,12 @@ impl Stream {
                 (roles::refine(&task.prompt(), &answer, &said), task.reference())
             }
             Role::Label => {
-                let right = rng.random_bool(0.5);
-                let answer = if right { task.reference() } else { asked.mistake(rng)? };
-                let label = if right { roles::YES } else { roles::NO };
+                let answer = asked.answer(0.5, rng, &mut shown)?;
+                let label = if shown.is_some() { roles::YES } else { roles::NO };
                 (roles::label(&task.prompt(), &answer), label.to_string())
             }
         };
-        Ok(Conversation { role, world, level, seed, prompt, reply })
+        Ok(Conversation { role, world, level, seed, prompt, shown, reply })
     }
 }
 
@@ -127,6 +128,17 @@ struct Asked<'a> {
 impl Asked<'_> {
     fn runs(&self) -> bool {
         self.stream.worlds[self.world].runs_programs()
+    }
+
+    /// A right answer with this probability, and then where it will stand in the prompt; else a wrong one.
+    fn answer(&self, right: f64, rng: &mut ChaCha8Rng, shown: &mut Option<Range<usize>>) -> Result<String> {
+        if !rng.random_bool(right) {
+            return self.mistake(rng);
+        }
+        let answer = self.task.reference();
+        let start = roles::label(&self.task.prompt(), "").len() - "\n[right?]".len();
+        *shown = Some(start..start + answer.len());
+        Ok(answer)
     }
 
     /// A wrong answer: mostly one planted error, sometimes what somebody of little skill would write.
@@ -228,6 +240,10 @@ mod tests {
                     right(&answer)
                 }
             };
+            if talk.role != Role::Answer {
+                let shown = talk.shown.clone().map(|range| talk.prompt[range].to_string());
+                assert_eq!(shown, good.then(|| task.reference()), "{talk:?}");
+            }
             *seen.entry((talk.role, good)).or_default() += 1;
         }
         let share = |role: Role| {

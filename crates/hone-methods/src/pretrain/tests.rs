@@ -17,6 +17,7 @@ fn short() -> Settings {
         learning_rate: 1e-2,
         threads: 2,
         save_every: 20,
+        shown_from: 10,
         mix,
         ..Settings::default()
     }
@@ -85,14 +86,30 @@ fn tokens_are_those_of_the_template_and_only_the_reply_is_learnt() {
     let encoder = Encoder::new(&words, 4.0).unwrap();
     let template = ChatTemplate::from_folder(&words, &encoder.tokenizer).unwrap().unwrap();
     for talk in &talks {
-        let encoded = encoder.encode(talk).unwrap();
+        let encoded = encoder.encode(talk, 0.0).unwrap();
         let messages = [Message::new("user", &*talk.prompt), Message::new("assistant", &*talk.reply)];
         let masked = template.mask_by_tag(&messages, &RenderOptions::default(), &encoder.tokenizer).unwrap();
         assert_eq!(encoded.ids, masked.ids, "{talk:?}");
-        let mask: Vec<bool> = (0..encoded.ids.len()).map(|at| at >= encoded.start).collect();
+        let mask: Vec<bool> = encoded.weights.iter().map(|weight| *weight > 0.0).collect();
         assert_eq!(mask, masked.mask, "{talk:?}");
+        // What is shown and right is learnt beside the reply, and nothing else is.
+        let with_shown = encoder.encode(talk, 0.5).unwrap();
+        assert_eq!(with_shown.ids, encoded.ids);
+        let shown: Vec<u32> = (0..encoded.ids.len())
+            .filter(|at| with_shown.weights[*at] == 0.5)
+            .map(|at| encoded.ids[at])
+            .collect();
+        let expected = talk.shown.clone().map_or("", |range| &talk.prompt[range]);
+        assert_eq!(encoder.tokenizer.decode(&shown, true).unwrap(), expected);
+        assert!(
+            with_shown
+                .weights
+                .iter()
+                .zip(&encoded.weights)
+                .all(|(with, without)| with == without || *with == 0.5)
+        );
     }
-    let (step, batches) = prepare(&settings, &stream, &encoder, 0).unwrap();
+    let (step, batches) = prepare(&settings, &stream, &encoder, 0, 0).unwrap();
     let tokens: usize = batches.iter().map(|batch| batch.tokens().len()).sum();
     let learnt: usize = batches.iter().map(|batch| batch.targets().len()).sum();
     let expected: usize = talks[..step.next as usize]
