@@ -19,7 +19,8 @@ pub struct List<'a> {
     pub origin: Origin<'a>,
 }
 
-/// All lists of a record: one per ranking, one per aspect of the ratings, one of all comparisons.
+/// All lists of a record: one per ranking, one per aspect of the ratings (marks with and without a scale apart),
+/// one of all comparisons.
 ///
 /// A ranking's label falls evenly from 1 at the first place to 0 at the last; tied responses share one. A
 /// rated response's label is the mean of its marks as shares of their scales, or of the marks stretched to
@@ -31,8 +32,8 @@ pub struct List<'a> {
 /// the same; all other forms.
 pub fn lists<'a>(record: &'a Record, losses: &mut Losses) -> Vec<List<'a>> {
     let mut out = Vec::new();
-    // Per aspect: per response the sum and the number of marks.
-    let mut rated: BTreeMap<Option<&str>, Group<'a>> = BTreeMap::new();
+    // Per aspect, and whether the scale is known: a share of a scale and a bare mark have no common measure.
+    let mut rated: BTreeMap<(Option<&str>, bool), Group<'a>> = BTreeMap::new();
     let mut compared: Option<Group<'a>> = None;
     for (index, item) in record.feedback.iter().enumerate() {
         let origin = Origin::of(index, item);
@@ -46,9 +47,9 @@ pub fn lists<'a>(record: &'a Record, losses: &mut Losses) -> Vec<List<'a>> {
                 note_words(item, losses);
             }
             Form::Rating { on, value, scale } => {
-                let group = rated.entry(origin.aspect).or_insert_with(|| Group::new(origin));
                 let label = share(*value, *scale);
-                group.scaled &= label.is_some();
+                let group = rated.entry((origin.aspect, label.is_some()));
+                let group = group.or_insert_with(|| Group { scaled: label.is_some(), ..Group::new(origin) });
                 group.add(on, label.unwrap_or(*value));
                 note_words(item, losses);
             }
@@ -74,7 +75,7 @@ struct Group<'a> {
     origin: Origin<'a>,
     /// Response, sum of marks, number of marks, in the order of the log.
     marks: Vec<(&'a str, f64, u64)>,
-    /// Every mark came with a scale.
+    /// The marks came with a scale.
     scaled: bool,
 }
 

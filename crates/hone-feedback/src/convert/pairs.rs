@@ -52,8 +52,11 @@ pub fn pairs<'a>(record: &'a Record, losses: &mut Losses) -> Vec<Pair<'a>> {
                 note_words(item, losses);
             }
             Form::Edit { on, content } => {
-                if let Some(original) = record.response(on) {
-                    found.add_contents(content, &original.content, None, origin, losses);
+                match record.response(on) {
+                    Some(original) => {
+                        found.add_contents(content, &original.content, None, origin, losses);
+                    }
+                    None => losses.add("reference to a response that is not there"),
                 }
                 note_words(item, losses);
             }
@@ -97,7 +100,11 @@ pub fn pairs<'a>(record: &'a Record, losses: &mut Losses) -> Vec<Pair<'a>> {
                 note_words(item, losses);
             }
             Form::Outcome { on, check, passed } => {
-                let failed = record.feedback.iter().filter_map(|other| match &other.form {
+                let failed = record
+                    .feedback
+                    .iter()
+                    .filter(|other| (&other.by, &other.aspect) == (&item.by, &item.aspect));
+                let failed = failed.filter_map(|other| match &other.form {
                     Form::Outcome { on: failed, check: same, passed: false }
                         if failed != on && same == check =>
                     {

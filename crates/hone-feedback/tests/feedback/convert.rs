@@ -82,6 +82,39 @@ fn lists_average_marks_and_grade_places() {
     assert_eq!(losses.of("several marks averaged into one label"), 1 + 3);
 }
 
+/// A share of a scale and a bare mark have no common measure: 5 of [1, 5] is a 1, a bare 3 is not three of them.
+#[test]
+fn marks_with_and_without_a_scale_make_lists_of_their_own() {
+    let bare = |on: &str, value| Feedback::from(Form::Rating { on: on.into(), value, scale: None });
+    let mut losses = Losses::default();
+    let mixed = three().say(rating("a", 5.0)).say(rating("b", 1.0)).say(bare("b", 3.0)).say(bare("c", 9.0));
+    let lists = convert::lists(&mixed, &mut losses);
+    let texts = |list: &convert::List<'_>| list.contents.iter().map(|one| one.text().into_owned()).collect();
+    let found: Vec<(Vec<String>, Vec<f64>)> =
+        lists.iter().map(|list| (texts(list), list.labels.clone())).collect();
+    let list = |texts: [&str; 2], labels: [f64; 2]| (texts.map(str::to_owned).to_vec(), labels.to_vec());
+    // Bare marks are stretched over their list: 3 and 9 become 0 and 1.
+    assert_eq!(found, [list(["B", "C"], [0.0, 1.0]), list(["A", "B"], [1.0, 0.0])]);
+    let alone = three().say(rating("a", 5.0)).say(bare("b", 3.0));
+    assert!(convert::lists(&alone, &mut losses).is_empty());
+    assert_eq!(losses.of("fewer than 2 labelled responses"), 2);
+}
+
+/// Two machines ran the tests of one name: what passed on the one is not better than what failed on the other.
+#[test]
+fn outcomes_meet_within_one_judge() {
+    let outcome = |on: &str, passed, by: &str| {
+        Feedback::from(Form::Outcome { on: on.into(), check: "tests".into(), passed }).by(by)
+    };
+    let mut losses = Losses::default();
+    let record = three().say(outcome("a", true, "x")).say(outcome("b", false, "y"));
+    assert_eq!(ids(&convert::pairs(&record, &mut losses)), Vec::<String>::new());
+    assert_eq!(ids(&convert::pairs(&record.say(outcome("c", false, "x")), &mut losses)), ["A>C"]);
+    let gone = three().say(Form::Edit { on: "z".into(), content: "Z".into() });
+    assert!(convert::pairs(&gone, &mut losses).is_empty());
+    assert_eq!(losses.of("reference to a response that is not there"), 1);
+}
+
 #[test]
 fn binary_and_scalar_labels() {
     let record = three()
