@@ -22,7 +22,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "methods")]
     all: bool,
     /// Runs of each claim and its baseline, with seeds 1 to N; the interval is over them.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..))]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..))]
     seeds: u64,
     /// The findings as JSON.
     #[arg(long)]
