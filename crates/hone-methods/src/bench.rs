@@ -135,15 +135,15 @@ impl Bench {
         self.records(count, 1, name).into_iter().map(judge).collect()
     }
 
-    /// An order of four responses each.
-    pub fn rankings(&self, count: usize, name: &str) -> Vec<Record> {
+    /// An order of so many responses each.
+    pub fn rankings(&self, count: usize, responses: usize, name: &str) -> Vec<Record> {
         let judge = |record: Record| {
             let mut order: Vec<usize> = (0..record.responses.len()).collect();
             order.sort_by(|&x, &y| self.said(&record, y).total_cmp(&self.said(&record, x)));
             let order = order.into_iter().map(|at| vec![record.responses[at].id.clone()]).collect();
             record.say(Form::Ranking { order })
         };
-        self.records(count, 4, name).into_iter().map(judge).collect()
+        self.records(count, responses, name).into_iter().map(judge).collect()
     }
 
     /// An edit each: every disliked word gives way to the liked one that is as far down the list from the top.
@@ -204,6 +204,18 @@ impl Oracle for Bench {
             well_formed: !answer.trim().is_empty(),
             words: String::new(),
         }))
+    }
+}
+
+/// Keeps the first responses of a ranked record, which are in no order, and their places in the ranking.
+pub fn keep_responses(record: &mut Record, responses: usize) {
+    record.responses.truncate(responses);
+    let kept: Vec<String> = record.responses.iter().map(|response| response.id.clone()).collect();
+    for item in &mut record.feedback {
+        if let Form::Ranking { order } = &mut item.form {
+            order.iter_mut().for_each(|place| place.retain(|id| kept.contains(id)));
+            order.retain(|place| !place.is_empty());
+        }
     }
 }
 

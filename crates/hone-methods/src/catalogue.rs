@@ -11,6 +11,7 @@ pub static METHODS: &[&Method] = &[
     &preference::dpo::DPO,
     &preference::ipo::IPO,
     &preference::kto::KTO,
+    &preference::lipo::LIPO,
     &preference::orpo::ORPO,
     &preference::reward_lists::REWARD_LISTS,
     &preference::reward_pairs::REWARD_PAIRS,

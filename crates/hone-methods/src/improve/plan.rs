@@ -234,7 +234,7 @@ fn chosen(log: &Log, left: &mut Vec<(String, String)>) -> Vec<(&'static Method, 
             _ => format!("{labels} answers called good or bad, and no pairs to compare"),
         },
     );
-    for id in ["ipo", "slic", "orpo"] {
+    for id in ["ipo", "slic", "orpo", "lipo"] {
         consider(id, false, "another way to learn from the same pairs; name it with --method".into());
     }
     consider(
@@ -372,6 +372,7 @@ recipes!(
     "dpo",
     "ipo",
     "kto",
+    "lipo",
     "orpo",
     "slic",
     "reward-lists",

@@ -140,7 +140,7 @@ fn forms_decide() {
     };
     assert_eq!(planned(bench.thumbs(100, "a")), ["kto"]);
     assert_eq!(planned(bench.edits(100, "a")), ["sft", "dpo", "reward-pairs"]);
-    assert_eq!(planned(bench.rankings(100, "a")), ["dpo", "reward-pairs", "reward-lists"]);
+    assert_eq!(planned(bench.rankings(100, 4, "a")), ["dpo", "reward-pairs", "reward-lists"]);
     assert_eq!(planned(bench.ratings(100, "a")), ["kto", "reward-ratings"]);
     assert_eq!(planned(bench.marks(100, "a", true)), ["reward-steps"]);
     assert_eq!(planned(bench.marks(100, "a", false)), ["reward-spans"]);

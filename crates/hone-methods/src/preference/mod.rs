@@ -3,6 +3,7 @@
 pub mod dpo;
 pub mod ipo;
 pub mod kto;
+pub mod lipo;
 pub mod orpo;
 pub mod reward_lists;
 pub mod reward_pairs;

@@ -101,7 +101,7 @@ fn run(job: Job<'_>) -> Result<Product> {
 
 fn orders_lists(seed: u64) -> Result<f64> {
     let bench = bench::Bench::new(seed)?;
-    let (train, held_out) = (bench.rankings(120, "train"), bench.rankings(100, "held out"));
+    let (train, held_out) = (bench.rankings(120, 4, "train"), bench.rankings(100, 4, "held out"));
     let settings = bench::quick("")?;
     let fitted = run(bench.job(&train, &settings)?)?.reward()?;
     let held_out = Examples::from_records(&fitted.policy, &held_out, Shape::Lists, 64)?.items;
