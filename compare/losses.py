@@ -230,9 +230,11 @@ def rows_of(kind, seed):
     match kind:
         case "completion":
             return [dict(prompt=p, completion=phrase()) for p in prompts]
-        # Two answers only: then there is one way to set each under the other's prompt.
+        # Two answers only: then there is one way to set each under the other's prompt. They share most words, so that
+        # what is learnt of the good one moves the policy as a whole and the point of reference leaves 0.
         case "label":
-            return [dict(prompt=p, completion=phrase(), label=i == 0) for i, p in enumerate(prompts[:2])]
+            shared, ends = phrase() + phrase(), [f" {word()}", f" {word()}"]
+            return [dict(prompt=p, completion=shared + end, label=i == 0) for i, (p, end) in enumerate(zip(prompts, ends))]
         case "rating":
             return [dict(prompt=p, completion=phrase(), rating=(i % 5) / 4) for i, p in enumerate(prompts)]
         case _:
@@ -270,8 +272,11 @@ def train(trainer_class, config_class, model_class, folder, tokenizer, rows, **o
 
     trainer.compute_loss = recorded
     trainer.train()
-    norms = [entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry]
-    return [dict(loss=loss, grad_norm=float(norm)) for loss, norm in zip(losses, norms, strict=True)]
+    logs = [entry for entry in trainer.state.log_history if "grad_norm" in entry]
+    return [
+        dict(loss=loss, grad_norm=float(log["grad_norm"]), kl=float(log.get("kl", 0.0)))
+        for loss, log in zip(losses, logs, strict=True)
+    ]
 
 
 def regress(folder, tokenizer, rows):
@@ -314,9 +319,9 @@ def run_cases(folder):
     peer = train(trl.DPOTrainer, trl.DPOConfig, causal, language, tokenizer, rows, beta=0.02, loss_type="hinge")
     yield "slic", "DPOTrainer hinge", peer, case("slic", language, rows, normalised=True, margin=1.0, scale=0.02)
     labelled = rows_of("label", 3)
-    # Bad answers weigh little, so that the policy moves towards answers and the point of reference leaves 0.
     own = dict(beta=0.1, desirable_weight=1.0, undesirable_weight=0.1)
     peer = train(trl.KTOTrainer, trl.KTOConfig, causal, language, tokenizer, labelled, **own)
+    assert max(step["kl"] for step in peer) > 0, "the point of reference never left 0"
     yield "kto", "KTOTrainer", peer, case("kto", language, labelled, **own)
     classifier = hf.AutoModelForSequenceClassification
     peer = train(trl.RewardTrainer, trl.RewardConfig, classifier, scoring, tokenizer, rows, center_rewards_coefficient=0.01)
