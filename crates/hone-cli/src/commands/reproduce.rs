@@ -53,7 +53,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             // What the others found is not thrown away for it.
             Err(error) => {
                 eprintln!("{place}: {error}");
-                failed.push(format!("{}: {error}", method.id));
+                failed.push((method.id, error));
             }
         }
     }
@@ -68,7 +68,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let holding = findings.iter().filter(|finding| finding.holds()).count();
     eprintln!("{holding} of {} claims hold", findings.len());
     if !failed.is_empty() {
-        bail!("{} of {} methods could not be run: {}", failed.len(), methods.len(), failed.join("; "));
+        let each: Vec<String> = failed.iter().map(|(id, error)| format!("{id}: {error}")).collect();
+        bail!("{} of {} methods could not be run: {}", failed.len(), methods.len(), each.join("; "));
     }
     Ok(if holding == findings.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
