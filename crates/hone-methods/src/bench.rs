@@ -228,10 +228,19 @@ fn phrase(rng: &mut impl Rng) -> String {
     (0..length).map(|_| word(rng)).collect::<Vec<_>>().join(" ")
 }
 
+/// A folder of this process for things of the bench.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn temporary(name: &str) -> Result<PathBuf> {
+    let folder = std::env::temp_dir().join(format!("hone-bench-{}", std::process::id())).join(name);
+    std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    Ok(folder)
+}
+
 /// Makes the folder of the starting policy: fitted to random phrases, so that it ends what it writes.
 fn start() -> Result<PathBuf> {
-    let folder = std::env::temp_dir().join(format!("hone-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    let folder = temporary("start")?;
     let mut names: Vec<String> = ["<unk>", "</s>", "say"].map(String::from).to_vec();
     names.extend((0..WORDS).map(|n| format!("w{n}")));
     let vocab: serde_json::Map<_, _> =
@@ -411,13 +420,11 @@ pub(crate) fn assert_close(got: &Tensor, expected: &[f64]) {
     }
 }
 
-/// Checks that an effect is above zero by more than two standard errors over seeds 1 to `seeds`.
+/// Checks that an effect holds over seeds 1 to `seeds`, as `hone reproduce` judges it.
 #[cfg(test)]
 #[track_caller]
 pub(crate) fn assert_holds(effect: fn(u64) -> Result<f64>, seeds: u64) {
     let (mean, error, values) = over_seeds(effect, seeds).unwrap();
-    assert!(
-        mean > 2.0 * error && mean > 0.0,
-        "mean {mean:.4}, standard error {error:.4}, per seed {values:?}"
-    );
+    let half_width = error * crate::reproduce::t_975(values.len() - 1);
+    assert!(mean - half_width > 0.0, "effect {mean:.4}, half width {half_width:.4}, per seed {values:?}");
 }

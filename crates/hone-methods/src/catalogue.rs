@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::method::Method;
-use crate::{imitate, preference, refine};
+use crate::{imitate, preference, refine, reinforce};
 
 /// Every method: families in reading order, ids alphabetical within one.
 pub static METHODS: &[&Method] = &[
@@ -19,6 +19,8 @@ pub static METHODS: &[&Method] = &[
     &preference::reward_spans::REWARD_SPANS,
     &preference::reward_steps::REWARD_STEPS,
     &preference::slic::SLIC,
+    &reinforce::grpo::GRPO,
+    &reinforce::rloo::RLOO,
     &refine::best_of_n::BEST_OF_N,
     &refine::majority_vote::MAJORITY_VOTE,
     &refine::self_refine::SELF_REFINE,

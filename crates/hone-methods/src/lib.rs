@@ -17,6 +17,7 @@ pub mod preference;
 pub mod pretrain;
 pub mod recipe;
 pub mod refine;
+pub mod reinforce;
 pub mod report;
 pub mod reproduce;
 pub mod reward;

@@ -21,6 +21,8 @@ pub enum Family {
     Imitate,
     /// Ranks and pairs.
     Preference,
+    /// Optimises a reward.
+    Reinforce,
     /// Uses it at inference.
     Refine,
 }
@@ -31,6 +33,7 @@ impl Family {
         match self {
             Family::Imitate => "imitate",
             Family::Preference => "preference",
+            Family::Reinforce => "reinforce",
             Family::Refine => "refine",
         }
     }

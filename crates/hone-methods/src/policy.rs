@@ -1,5 +1,7 @@
 //! A model with the text side it was made with: what methods train, sample and save.
 
+mod spans;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,9 +47,10 @@ impl Sequence {
         Sequence { tokens: [prompt, response].concat(), mask, cut: 0 }
     }
 
-    /// Number of tokens the policy is to have written.
+    /// Number of tokens the policy is to have written and that it can be scored on. The first of all tokens has none
+    /// before it to be predicted from, so the engine never scores it.
     pub fn targets(&self) -> usize {
-        self.mask.iter().filter(|&&scored| scored).count()
+        self.mask.iter().skip(1).filter(|&&scored| scored).count()
     }
 }
 
@@ -70,11 +73,7 @@ impl Policy {
     /// # Errors
     /// None that a policy in use can meet.
     pub fn copy(&self) -> Result<Policy> {
-        let mut model = Model::new((**self.model.config()).clone(), self.model.params.clone())?;
-        model.threads = self.model.threads;
-        if let Some(adapter) = &self.model.adapter {
-            model.attach(adapter.clone());
-        }
+        let model = copy_of(&self.model)?;
         let (tokenizer, template) = (self.tokenizer.clone(), self.template.clone());
         Ok(Policy { model, tokenizer, template, folder: self.folder.clone() })
     }
@@ -123,10 +122,18 @@ impl Policy {
     /// # Errors
     /// As [`Local::new`].
     pub fn speaker(&self) -> Result<Local> {
-        let copy = self.copy()?;
+        self.speaker_of(&self.model)
+    }
+
+    /// Other weights with this policy's text side as a language model.
+    ///
+    /// # Errors
+    /// As [`Local::new`].
+    pub fn speaker_of(&self, model: &Model) -> Result<Local> {
+        let (model, tokenizer, template) = (copy_of(model)?, self.tokenizer.clone(), self.template.clone());
         let name = self.folder.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy());
-        let options = LocalOptions { threads: self.model.threads, ..LocalOptions::default() };
-        Ok(Local::new(&name, copy.model, copy.tokenizer, copy.template, &options)?)
+        let options = LocalOptions { threads: model.threads, ..LocalOptions::default() };
+        Ok(Local::new(&name, model, tokenizer, template, &options)?)
     }
 
     /// A prompt and a response in tokens. Where both together are longer than `max_tokens` the prompt is cut from its
@@ -164,30 +171,16 @@ impl Policy {
     }
 
     /// Where each response token's text lies in the response, in Unicode scalar values; `None` for tokens that are not
-    /// its text, such as the stop token.
+    /// its text, such as the stop token. All tokens of one character have its place.
     ///
     /// # Errors
     /// Those of the tokenizer.
     pub fn response_spans(&self, sequence: &Sequence, response: &str) -> Result<Vec<Option<(usize, usize)>>> {
         let mut spans = vec![None; sequence.tokens.len()];
         let places: Vec<usize> = (0..spans.len()).filter(|&at| sequence.mask[at]).collect();
-        let mut done = 0;
-        let mut text = self.tokenizer.stream(true);
-        let total = response.chars().count();
-        // A template may put white space before the response.
-        let mut skip = None;
-        for &at in &places {
-            let piece = text.push(sequence.tokens[at]).map_err(crate::Error::Model)?;
-            let lead = *skip.get_or_insert_with(|| {
-                let own = response.chars().take_while(|c| c.is_whitespace()).count();
-                piece.chars().take_while(|c| c.is_whitespace()).count().saturating_sub(own)
-            });
-            let length = piece.chars().count().saturating_sub(if done == 0 { lead } else { 0 });
-            let end = (done + length).min(total);
-            if end > done {
-                spans[at] = Some((done, end));
-                done = end;
-            }
+        let tokens: Vec<u32> = places.iter().map(|&at| sequence.tokens[at]).collect();
+        for (at, span) in places.into_iter().zip(spans::of_tokens(&self.tokenizer, &tokens, response)?) {
+            spans[at] = span;
         }
         Ok(spans)
     }
@@ -212,6 +205,44 @@ impl Policy {
         let companions = Some(self.folder.clone());
         let options = SaveOptions { companions, ..SaveOptions::default() };
         Ok(folder::write(model.config(), &model.params, folder, &options)?)
+    }
+}
+
+/// A second model of the same weights; an adapter is copied too.
+fn copy_of(model: &Model) -> Result<Model> {
+    let mut copy = Model::new((**model.config()).clone(), model.params.clone())?;
+    copy.threads = model.threads;
+    if let Some(adapter) = &model.adapter {
+        copy.attach(adapter.clone());
+    }
+    Ok(copy)
+}
+
+/// Why one prompt or record cannot be used though others can, in a few words that serve as a reason to count by. `None`
+/// for an error that is not the fault of one record.
+pub fn refusal(error: &hone_lm::Error) -> Option<String> {
+    use hone_lm::Error;
+    Some(match error {
+        Error::TemplateRefused { message, .. } => {
+            format!("the template refuses the messages: {}", short(message))
+        }
+        Error::Template { message, .. } => format!("the template fails on the messages: {}", short(message)),
+        Error::NotIncremental { .. } => "the template changes the prompt once the answer follows".into(),
+        Error::StopOutsideMask { .. } => "no stop token ends the answer".into(),
+        Error::EmptyMask { .. } => "the template leaves nothing of the answer".into(),
+        Error::Message { needed, .. } => format!("a message needs {needed}"),
+        Error::Empty { what, .. } => format!("an empty {what}"),
+        Error::Tokenize(message) => format!("the tokenizer refuses the text: {}", short(message)),
+        _ => return None,
+    })
+}
+
+/// The start of the first line of what somebody else wrote.
+fn short(words: &str) -> String {
+    let line = words.trim().lines().next().unwrap_or_default();
+    match line.char_indices().nth(80) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.into(),
     }
 }
 
@@ -266,4 +297,41 @@ fn chat(prompt: &Prompt) -> Result<Vec<hone_lm::Message>> {
 /// Threads that work on a model unless told otherwise.
 pub fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, |threads| threads.get())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_token_is_no_target() {
+        // An answer to nothing under a tokenizer without a start token: the engine scores tokens 1 and 2.
+        let sequence = Sequence::of_tokens(&[], &[7, 8, 1]);
+        let mut batch = hone_nn::Batch::new();
+        batch.push_masked(&sequence.tokens, &sequence.mask).unwrap();
+        assert_eq!((sequence.targets(), batch.targets().len()), (2, 2));
+        assert_eq!(Sequence::of_tokens(&[5], &[7, 8, 1]).targets(), 3);
+    }
+
+    #[test]
+    fn a_template_that_trims_moves_no_span() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hone-lm/tests");
+        let tokenizer = Tokenizer::from_folder(root.join("tokenizers/byte_level")).unwrap();
+        let source = std::fs::read_to_string(root.join("templates/chatml.jinja")).unwrap();
+        let template = Some(ChatTemplate::from_source(&source, &[]).unwrap());
+        let bench = crate::bench::Bench::new(1).unwrap();
+        let policy = Policy { tokenizer, template, ..bench.policy().unwrap() };
+        let prompt = Prompt::Messages(vec![Message::new("user", "hi")]);
+        let response = "\n  é🙂 ok";
+        let sequence = policy.encode(&prompt, response, 1000).unwrap().unwrap();
+        let spans = policy.response_spans(&sequence, response).unwrap();
+        let known: Vec<(usize, usize)> = spans.iter().flatten().copied().collect();
+        // é is scalar 3, 🙂 4, the space 5, `ok` 6 and 7; the template drops the three before them.
+        assert_eq!(known.first(), Some(&(3, 4)));
+        assert_eq!(known.last().map(|span| span.1), Some(8));
+        assert!(known.iter().filter(|span| **span == (4, 5)).count() > 1, "{known:?}");
+        assert!(known.iter().all(|span| span.1 <= 5 || span.0 >= 5), "{known:?}");
+        // The stop token is not text of the answer.
+        assert_eq!((sequence.mask.last(), spans.last()), (Some(&true), Some(&None)));
+    }
 }

@@ -104,8 +104,8 @@ impl Recipe {
     }
 
     fn check(&self) -> Result<()> {
-        if !(0.0..1.0).contains(&self.held_out) {
-            return Err(Error::range(&self.method, "held_out", "a share in [0, 1)", self.held_out));
+        if !(self.held_out > 0.0 && self.held_out < 1.0) {
+            return Err(Error::range(&self.method, "held_out", "a share between 0 and 1", self.held_out));
         }
         (find(&self.method)?.check)(&self.settings)
     }
@@ -144,6 +144,6 @@ mod tests {
         let refused = |text: &str| Recipe::parse(text, "r.toml").unwrap_err().to_string();
         assert!(refused("method = \"dppo\"\ndata = \"x\"").starts_with("r.toml: method `dppo`: unknown"));
         assert!(refused("method = \"dpo\"").contains("missing field `data`"));
-        assert!(refused("method = \"dpo\"\ndata = \"x\"\nheld_out = 1.5").contains("a share in [0, 1)"));
+        assert!(refused("method = \"dpo\"\ndata = \"x\"\nheld_out = 1.5").contains("a share between 0 and 1"));
     }
 }

@@ -122,11 +122,6 @@ pub struct PairReport {
 /// Scores of pairs against their labels. Of the two directions of the length rule the better one is counted, so that
 /// the baseline is the strongest that length can give.
 pub fn pair_report(scores: &[Vec<f32>], examples: &[Example]) -> PairReport {
-    let hit = |gap: f64| match gap.total_cmp(&0.0) {
-        std::cmp::Ordering::Greater => 1.0,
-        std::cmp::Ordering::Less => 0.0,
-        std::cmp::Ordering::Equal => 0.5,
-    };
     let gaps: Vec<f64> = scores.iter().map(|s| f64::from(s[0]) - f64::from(s[1])).collect();
     let hits: Vec<f64> = gaps.iter().map(|&gap| hit(gap)).collect();
     let length = |example: &Example, at: usize| example.sequences[at].targets() as f64;
@@ -138,6 +133,15 @@ pub fn pair_report(scores: &[Vec<f32>], examples: &[Example]) -> PairReport {
     let confidence: Vec<f64> = gaps.iter().map(|gap| 1.0 / (1.0 + (-gap.abs()).exp())).collect();
     let right: Vec<bool> = gaps.iter().map(|&gap| gap > 0.0).collect();
     PairReport { hits, longer, calibration: metrics::calibration_error(&confidence, &right, 10) }
+}
+
+/// 1 for a gap above 0, 0 for one below, ½ for none.
+pub fn hit(gap: f64) -> f64 {
+    match gap.total_cmp(&0.0) {
+        std::cmp::Ordering::Greater => 1.0,
+        std::cmp::Ordering::Less => 0.0,
+        std::cmp::Ordering::Equal => 0.5,
+    }
 }
 
 /// Area under the ROC curve: how often a positive scores above a negative, ties counting half. `None` where one side

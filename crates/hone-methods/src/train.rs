@@ -1,7 +1,7 @@
 //! The loop that training methods share. A method gives a loss of one part of a step and calls this; the order of its
 //! own steps stays in its file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::data::{Example, Examples};
 use crate::error::{Error, Result};
 
 /// Tokens per part of a step; bounds memory, changes no number but rounding.
-const PART_TOKENS: usize = 768;
+pub(crate) const PART_TOKENS: usize = 768;
 
 /// How the learning rate falls after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,7 +115,7 @@ impl Training {
         if self.max_steps == 0 { steps } else { steps.min(self.max_steps) }
     }
 
-    fn trainer(&self, steps: u64, seed: u64) -> TrainerSettings {
+    pub(crate) fn trainer(&self, steps: u64, seed: u64) -> TrainerSettings {
         let shape = match self.decay {
             Decay::Constant => Shape::Constant,
             Decay::Linear => Shape::Linear,
@@ -161,11 +161,41 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
+    /// Brings a fresh trainer to where the session left off, and logs from there on.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; those of resuming.
+    pub(crate) fn open(&self, trainer: &mut Trainer) -> Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        if self.resume {
+            match checkpoint::list(folder)?.is_empty() {
+                false => {
+                    checkpoint::resume(trainer, folder)?;
+                }
+                // Stopped before its first checkpoint: what it logged will be logged again.
+                true => remove_logs(folder)?,
+            }
+        }
+        Ok(trainer.log_to(folder)?)
+    }
+
     /// The session of one stage of a longer run, in a folder of its own.
     #[must_use]
     pub fn stage(&self, name: &str) -> Session {
         Session { folder: self.folder.as_ref().map(|folder| folder.join(name)), ..self.clone() }
     }
+}
+
+/// Removes the metrics and TensorBoard events of a run that begins anew.
+fn remove_logs(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name == "metrics.jsonl" || name.starts_with("events.out.tfevents.") {
+            std::fs::remove_file(entry.path()).map_err(Error::io(&entry.path()))?;
+        }
+    }
+    Ok(())
 }
 
 /// One part of a step, as a loss sees it.
@@ -316,13 +346,7 @@ pub fn descend_with<C: Sync>(
     let mut trainer = Trainer::new(model, training.trainer(steps, seed))?;
     let mut order = Order::new(examples.len(), trainer.seed("order"))?;
     let sizes = examples.sizes();
-    if let Some(folder) = &session.folder {
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        if session.resume && !checkpoint::list(folder)?.is_empty() {
-            checkpoint::resume(&mut trainer, folder)?;
-        }
-        trainer.log_to(folder)?;
-    }
+    session.open(&mut trainer)?;
     let mut checked = false;
     let mut saved = Instant::now();
     while !trainer.finished() && session.deadline.is_none_or(|end| Instant::now() < end) {
@@ -373,4 +397,4 @@ pub fn descend_with<C: Sync>(
 }
 
 /// Seconds between checkpoints: what an interrupted run loses at most.
-const CHECKPOINT_SECONDS: u64 = 30;
+pub(crate) const CHECKPOINT_SECONDS: u64 = 30;

@@ -97,16 +97,16 @@ pub fn run(args: Args) -> Result<ExitCode> {
         keep: false,
         recipes: vec![],
     };
-    let run = Run::prepare(settings, &args.out, command, listener())?;
+    let run = Run::prepare(settings, &args.out, args.resume, command, listener())?;
     print!("{}", run.plan_text());
     if args.dry_run {
         return Ok(ExitCode::SUCCESS);
     }
-    let improved = run.go(args.resume)?;
+    let improved = run.go()?;
     println!("\n{}", improved.outcome);
     match &improved.model {
         Some(folder) => println!("model   {}", folder.display()),
-        None => println!("model   none written: no step made the model better"),
+        None => println!("model   none written: no step that changes it was kept"),
     }
     println!("report  {}", improved.page.display());
     Ok(match improved.outcome.verdict() {

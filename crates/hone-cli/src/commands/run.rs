@@ -48,12 +48,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let out = args.out.unwrap_or_else(|| PathBuf::from("runs").join(&recipe.method));
     let command = std::env::args().map(|word| quoted(&word)).collect::<Vec<_>>().join(" ");
-    let run = Run::prepare(recipe::settings(&recipe, &out)?, &out, command, listener())?;
+    let run = Run::prepare(recipe::settings(&recipe, &out)?, &out, args.resume, command, listener())?;
     print!("{}", run.plan_text());
     if args.dry_run {
         return Ok(ExitCode::SUCCESS);
     }
-    let done = run.go(args.resume)?;
+    let done = run.go()?;
     println!("\n{}", done.outcome);
     if let Some(folder) = &done.model {
         println!("model   {}", folder.display());

@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn claim_edits_become_likelier() {
-        bench::assert_holds(edits_become_likelier, 3);
+        bench::assert_holds(edits_become_likelier, 5);
     }
 
     #[test]

@@ -15,21 +15,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hone_feedback::Record;
-use hone_feedback::metrics::mean;
 use hone_nn::LoraConfig;
+use hone_nn::config::DType;
+use hone_nn::folder::SaveOptions;
 use hone_nn::params::Projection;
 use hone_nn::train::seed::{rng, shuffle, sub_seed};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::find;
+use crate::data::Examples;
 use crate::error::{Error, Result};
 use crate::method::{Family, Job, Needs, Product};
 use crate::oracle::{Checks, Oracle};
 use crate::policy::Policy;
 use crate::recipe::Recipe;
 use crate::report::{Measure, Outcome, Report};
-use crate::reward::RewardModel;
 use crate::train::Session;
 use measure::{Extent, Probe, Readings};
 use plan::{Plan, Stage, Terms};
@@ -99,6 +100,7 @@ pub type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
 pub struct Run {
     settings: Settings,
     out: PathBuf,
+    resume: bool,
     command: String,
     log: Log,
     policy: Policy,
@@ -131,7 +133,7 @@ pub struct Improved {
 }
 
 /// How a step ended, as kept in its folder.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Done {
     kept: bool,
     ended: String,
@@ -140,12 +142,30 @@ struct Done {
     losses: Vec<(String, u64)>,
 }
 
+impl Done {
+    /// Notes what was left out of examples.
+    fn lose(&mut self, examples: &Examples) {
+        self.losses.extend(examples.losses.iter().map(|(reason, count)| (reason.to_string(), count)));
+        if examples.cut > 0 {
+            self.losses.push(("prompts cut at their start to fit".into(), examples.cut as u64));
+        }
+    }
+}
+
 impl Run {
-    /// Reads, checks and splits the log, reads the model, makes the plan. Writes nothing.
+    /// Reads, checks and splits the log, reads the model, makes the plan; with `resume`, takes the plan of the run that is
+    /// in `out`. Writes nothing.
     ///
     /// # Errors
-    /// Those of [`Log::read`], [`Policy::from_folder`] and [`Plan::make`].
-    pub fn prepare(settings: Settings, out: &Path, command: String, listener: Listener) -> Result<Run> {
+    /// Those of [`Log::read`], [`Policy::from_folder`] and [`Plan::make`]. On resuming, [`Error::File`] if there is no
+    /// run, or one with other settings or another log.
+    pub fn prepare(
+        settings: Settings,
+        out: &Path,
+        resume: bool,
+        command: String,
+        listener: Listener,
+    ) -> Result<Run> {
         let started = Instant::now();
         if !(settings.held_out > 0.0 && settings.held_out < 1.0) {
             return Err(Error::range("improve", "held_out", "a share between 0 and 1", settings.held_out));
@@ -180,13 +200,12 @@ impl Run {
             budget: settings.budget.map(Duration::from_secs_f64),
             recipes: &settings.recipes,
         };
-        let saved = out.join(PLAN);
-        // A run that goes on keeps its plan: the speed of the machine may have changed.
-        let plan = match saved.exists() {
-            true => read_json(&saved)?,
+        let plan = match resume {
+            // A run that goes on keeps its plan: the speed of the machine may have changed.
+            true => saved_plan(&settings, &log, out)?,
             false => Plan::make(&log, &policy, &terms)?,
         };
-        Ok(Run { settings, out: out.to_path_buf(), command, log, policy, plan, started, listener })
+        Ok(Run { settings, out: out.to_path_buf(), resume, command, log, policy, plan, started, listener })
     }
 
     /// The log that was read.
@@ -203,9 +222,11 @@ impl Run {
     /// a step, `model/` where the policy changed, and `reward-models/`.
     ///
     /// # Errors
-    /// Those of the methods and of writing; [`Error::File`] if the folder holds another run and `resume` is off.
-    pub fn go(self, resume: bool) -> Result<Improved> {
-        self.open_folder(resume)?;
+    /// Those of writing, of the engine and of measuring; [`Error::File`] if the folder holds a run that this one does not
+    /// go on with. A step that fails for what the log lacks, or for a loss that is not finite, ends that step only.
+    pub fn go(self) -> Result<Improved> {
+        let resume = self.resume;
+        self.open_folder()?;
         let oracle = Checks::default();
         let oracle: Option<&dyn Oracle> = self.log.train.iter().any(Checks::knows).then_some(&oracle as _);
         let held_out = Probe::new(&self.policy, &self.log.held_out, self.extent("held out", false))?;
@@ -223,7 +244,6 @@ impl Run {
         let mut policy = self.policy.copy()?;
         let mut before: Option<Readings> = None;
         let mut ended: Vec<Done> = vec![];
-        let mut judges: Vec<(String, RewardModel)> = vec![];
         for (index, stage) in self.plan.stages.iter().enumerate() {
             let folder = self.stage_folder(index, stage);
             let done_path = folder.join("done.json");
@@ -238,8 +258,20 @@ impl Run {
             }
             let began = Instant::now();
             self.say(&format!("step {} of {}: {}", index + 1, self.plan.stages.len(), stage.method));
-            let (product, losses) = self.train(index, stage, &policy, oracle, resume)?;
-            let mut done = Done { kept: true, ended: String::new(), seconds: 0.0, measures: vec![], losses };
+            let mut done = Done { kept: true, ..Done::default() };
+            let product = match self.train(index, stage, &policy, oracle, &mut done) {
+                Ok(product) => product,
+                // What the log lacks for one step, or a loss that ran away, is no reason to lose the others.
+                Err(error @ (Error::Data { .. } | Error::Engine(hone_nn::Error::NotFinite { .. }))) => {
+                    done.kept = false;
+                    done.ended = format!("failed: {error}");
+                    self.note(&format!("{}: {}", stage.method, done.ended));
+                    write_json(&done_path, &done)?;
+                    ended.push(done);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             match product {
                 Product::Policy(next) => {
                     let old = match before.take() {
@@ -251,8 +283,7 @@ impl Run {
                         Needs::Shape(shape) => Some(shape),
                         _ => None,
                     };
-                    let gain =
-                        validation.decider(&old, &new, shape).map(|[old, new]| mean(&new) - mean(&old));
+                    let gain = validation.gain(&old, &new, shape);
                     done.kept = self.settings.keep || gain.is_none_or(|gain| gain >= 0.0);
                     done.ended = match (gain, done.kept) {
                         (None, _) => "kept; nothing to decide by".into(),
@@ -260,7 +291,7 @@ impl Run {
                         (Some(gain), false) => format!("rolled back: {gain:+.4} on validation prompts"),
                     };
                     if done.kept {
-                        next.save(&folder.join("model"))?;
+                        save(&next, &folder.join("model"), DType::F32)?;
                         policy = next;
                         before = Some(new);
                     } else {
@@ -275,15 +306,17 @@ impl Run {
                     std::fs::create_dir_all(self.out.join("reward-models")).map_err(Error::io(&place))?;
                     model.policy.save(&place)?;
                     done.ended = format!("written to {}", place.display());
-                    judges.push((stage.method.clone(), model));
                 }
                 Product::Answers(answers) => {
-                    let records = &self.log.held_out;
+                    let records = self.records(index, stage)?;
                     done.measures =
-                        measure::of_answers(&stage.method, &answers, records, oracle, self.settings.seed)?;
+                        measure::of_answers(&stage.method, &answers, &records, oracle, self.settings.seed)?;
                     done.ended = format!("{} prompts answered", answers.len());
-                    tell::answers(&folder, &answers, records)?;
+                    tell::answers(&folder, &answers, &records)?;
                 }
+            }
+            if let Some(steps) = tell::steps_taken(&folder)?.filter(|steps| *steps < stage.steps) {
+                done.ended = format!("{}; stopped by the budget after {steps} of {} steps", done.ended, stage.steps);
             }
             done.seconds = began.elapsed().as_secs_f64();
             self.note(&format!("{}: {}", stage.method, done.ended));
@@ -292,16 +325,16 @@ impl Run {
         }
         self.say("measuring the result");
         let changed = self.plan.stages.iter().zip(&ended).any(|(stage, done)| stage.policy && done.kept);
-        let result = if changed { held_out.read(&policy, oracle)? } else { start.clone() };
-        let outcome = self.outcome(&held_out, &start, &result, &ended);
-        let model = match changed {
+        let (result, model) = match changed {
             true => {
+                // What is measured is what is written: numbers as they are stored, not as they were trained.
                 let folder = self.out.join("model");
-                policy.save(&folder)?;
-                Some(folder)
+                save(&policy, &folder, self.policy.model.config().dtype)?;
+                (held_out.read(&self.reload(&folder)?, oracle)?, Some(folder))
             }
-            false => None,
+            false => (start.clone(), None),
         };
+        let outcome = self.outcome(&held_out, &start, &result, &ended);
         let report = tell::report(&self, &outcome, &ended, &held_out, [&start, &result], model.as_deref())?;
         let page = self.out.join("report.html");
         std::fs::write(&page, report.to_html()?).map_err(Error::io(&page))?;
@@ -309,63 +342,70 @@ impl Run {
         Ok(Improved { outcome, report, page, model })
     }
 
-    /// One step: its records, its own folder, its seed.
+    /// The records of a step: a seeded choice of those that can feed it.
+    fn records(&self, index: usize, stage: &Stage) -> Result<Vec<Record>> {
+        let method = find(&stage.method)?;
+        let fits = |record: &&Record| match method.needs {
+            Needs::Shape(shape) => shape.count(record) > 0,
+            Needs::Checks => Checks::knows(record),
+            Needs::Prompts => true,
+        };
+        let of = match method.family {
+            // Nothing is trained: the held-out prompts themselves are answered.
+            Family::Refine => &self.log.held_out,
+            _ => &self.log.train,
+        };
+        let mut records: Vec<Record> = of.iter().filter(fits).cloned().collect();
+        shuffle(&mut records, &mut rng(self.seed(index, stage), "records"));
+        records.truncate(stage.records);
+        Ok(records)
+    }
+
+    fn seed(&self, index: usize, stage: &Stage) -> u64 {
+        sub_seed(self.settings.seed, &format!("{} {index}", stage.method))
+    }
+
+    /// One step, in its own folder. What is left out on the way is noted in `done`.
     fn train(
         &self,
         index: usize,
         stage: &Stage,
         policy: &Policy,
         oracle: Option<&dyn Oracle>,
-        resume: bool,
-    ) -> Result<(Product, Vec<(String, u64)>)> {
+        done: &mut Done,
+    ) -> Result<Product> {
         let method = find(&stage.method)?;
-        let seed = sub_seed(self.settings.seed, &format!("{} {index}", stage.method));
-        let fits = |record: &&Record| match method.needs {
-            Needs::Shape(shape) => shape.count(record) > 0,
-            Needs::Checks => Checks::knows(record),
-            Needs::Prompts => true,
-        };
-        let records: Vec<Record> = match method.family {
-            // Nothing is trained: the held-out prompts themselves are answered.
-            Family::Refine => self.log.held_out.clone(),
-            _ => {
-                let mut records: Vec<Record> = self.log.train.iter().filter(fits).cloned().collect();
-                shuffle(&mut records, &mut rng(seed, "records"));
-                records.truncate(stage.records);
-                records
-            }
-        };
+        let records = self.records(index, stage)?;
         let (listener, name) = (self.listener.clone(), stage.method.clone());
         // Twice the time planned: the plan's speed was measured on few texts.
         let allowed = Duration::from_secs_f64((stage.seconds * 2.0).max(5.0));
         let deadline = self.settings.budget.map(|_| Instant::now() + allowed);
         let session = Session {
             folder: Some(self.stage_folder(index, stage)),
-            resume,
+            resume: self.resume,
             deadline,
             listener: Some(Arc::new(move |report: &hone_nn::train::StepReport, steps| {
                 let method = name.clone();
                 listener(&Event::Step { method, step: report.step, steps, loss: report.loss });
             })),
         };
-        let mut losses = vec![];
         if let Needs::Shape(shape) = method.needs {
-            let limit = policy.model.config().max_positions;
-            let examples = crate::data::Examples::from_records(policy, &records, shape, limit)?;
-            losses.extend(examples.losses.iter().map(|(reason, count)| (reason.to_string(), count)));
-            if examples.cut > 0 {
-                losses.push(("prompts cut at their start to fit".into(), examples.cut as u64));
-            }
+            let limit = plan::training(stage)?.tokens_for(&policy.model);
+            let examples = Examples::from_records(policy, &records, shape, limit)?;
+            done.lose(&examples);
         }
-        let job = Job {
-            policy: policy.copy()?,
-            records: &records,
-            oracle,
-            settings: &stage.settings,
-            seed,
-            session,
+        let fed = |record: &&Record| match method.needs {
+            Needs::Shape(shape) => shape.count(record) > 0,
+            Needs::Checks => Checks::knows(record),
+            Needs::Prompts => true,
         };
-        Ok(((method.run)(job)?, losses))
+        let there = self.log.train.iter().filter(fed).count();
+        if method.family != Family::Refine && there > records.len() {
+            done.losses.push(("records that the budget leaves no time for".into(), (there - records.len()) as u64));
+        }
+        let seed = self.seed(index, stage);
+        let policy = policy.copy()?;
+        (method.run)(Job { policy, records: &records, oracle, settings: &stage.settings, seed, session })
     }
 
     fn outcome(&self, probe: &Probe<'_>, start: &Readings, result: &Readings, ended: &[Done]) -> Outcome {
@@ -413,31 +453,19 @@ impl Run {
         Ok(policy)
     }
 
-    fn open_folder(&self, resume: bool) -> Result<()> {
-        let config = self.out.join("config.toml");
-        let path = config.display().to_string();
-        let fault = |problem: String| Error::File { path: path.clone(), problem };
-        let text = toml::to_string_pretty(&self.settings).map_err(|e| fault(e.to_string()))?;
-        match (config.exists(), resume) {
-            (true, false) => {
-                return Err(fault("a run is here already; go on with --resume, or name another --out".into()));
-            }
-            (false, true) => return Err(fault("no run is here to go on with".into())),
-            (true, true) => {
-                let there = std::fs::read_to_string(&config).map_err(Error::io(&config))?;
-                if there != text {
-                    return Err(fault(format!(
-                        "the run here has other settings\n{there}\nthan those given\n{text}"
-                    )));
-                }
-            }
-            (false, false) => {
-                std::fs::create_dir_all(&self.out).map_err(Error::io(&self.out))?;
-                write_json(&self.out.join(PLAN), &self.plan)?;
-                std::fs::write(&config, text).map_err(Error::io(&config))?;
-            }
+    fn open_folder(&self) -> Result<()> {
+        let config = self.out.join(CONFIG);
+        if self.resume {
+            return Ok(());
         }
-        Ok(())
+        if config.exists() {
+            let problem = "a run is here already; go on with --resume, or name another --out".into();
+            return Err(Error::File { path: config.display().to_string(), problem });
+        }
+        std::fs::create_dir_all(&self.out).map_err(Error::io(&self.out))?;
+        write_json(&self.out.join(PLAN), &Saved { log: self.log.digest(), plan: self.plan.clone() })?;
+        // Last: a folder with settings has a plan.
+        write_whole(&config, &settings_text(&self.settings)?)
     }
 
     fn say(&self, part: &str) {
@@ -450,12 +478,62 @@ impl Run {
 }
 
 const PLAN: &str = "plan.json";
+const CONFIG: &str = "config.toml";
+
+/// `plan.json`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    /// A hash of the log's records, in hexadecimal: measures of the start belong to this log and no other.
+    log: String,
+    plan: Plan,
+}
+
+fn settings_text(settings: &Settings) -> Result<String> {
+    toml::to_string_pretty(settings)
+        .map_err(|e| Error::File { path: CONFIG.into(), problem: e.to_string() })
+}
+
+/// The plan of the run in `out`, if it is one of these settings on this log.
+fn saved_plan(settings: &Settings, log: &Log, out: &Path) -> Result<Plan> {
+    let config = out.join(CONFIG);
+    let fault = |problem: String| Error::File { path: config.display().to_string(), problem };
+    if !config.exists() {
+        return Err(fault("no run is here to go on with".into()));
+    }
+    let there = std::fs::read_to_string(&config).map_err(Error::io(&config))?;
+    let text = settings_text(settings)?;
+    if there != text {
+        return Err(fault(format!("the run here has other settings\n{there}\nthan those given\n{text}")));
+    }
+    let saved: Saved = read_json(&out.join(PLAN))?;
+    match saved.log == log.digest() {
+        true => Ok(saved.plan),
+        false => Err(fault("the log has changed since the run here began".into())),
+    }
+}
+
+/// Writes a policy in a number format of its own.
+fn save(policy: &Policy, folder: &Path, dtype: DType) -> Result<()> {
+    if policy.model.adapter.is_some() {
+        return policy.save(folder);
+    }
+    let options =
+        SaveOptions { dtype: Some(dtype), companions: Some(policy.folder.clone()), ..SaveOptions::default() };
+    Ok(hone_nn::folder::write(policy.model.config(), &policy.model.params, folder, &options)?)
+}
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let fault =
         |e: serde_json::Error| Error::File { path: path.display().to_string(), problem: e.to_string() };
-    let text = serde_json::to_string_pretty(value).map_err(fault)?;
-    // Named once whole: a file that is there is to be trusted on resuming.
+    write_whole(path, &serde_json::to_string_pretty(value).map_err(fault)?)
+}
+
+/// Names a file once it is whole: one that is there is to be trusted on resuming.
+fn write_whole(path: &Path, text: &str) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    }
     let partial = path.with_extension("partial");
     std::fs::write(&partial, text).map_err(Error::io(&partial))?;
     std::fs::rename(&partial, path).map_err(Error::io(path))

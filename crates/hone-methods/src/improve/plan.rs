@@ -86,6 +86,7 @@ impl Plan {
     /// those of settings.
     pub fn make(log: &Log, policy: &Policy, terms: &Terms<'_>) -> Result<Plan> {
         let mut plan = Plan { stages: vec![], left: vec![], speed: speed(log, policy)? };
+        let set = assignments(terms.set)?;
         let wanted: Vec<(&'static Method, String)> = match terms.methods {
             [] => chosen(log, &mut plan.left),
             ids => ids
@@ -94,7 +95,7 @@ impl Plan {
                 .collect::<Result<_>>()?,
         };
         for (method, why) in wanted {
-            let stage = stage(log, policy, method, why, terms)?;
+            let stage = stage(log, policy, method, why, terms, &set)?;
             if stage.examples == 0 && stage.records == 0 {
                 return Err(missing(log, method));
             }
@@ -103,6 +104,13 @@ impl Plan {
         if plan.stages.is_empty() {
             let needed = format!("at least {LEAST} examples for one method");
             return Err(Error::Data { method: "improve".into(), needed, got: held(log) });
+        }
+        if let Some((method, text)) =
+            set.iter().find(|(method, _)| !plan.stages.iter().any(|stage| stage.method == method.id))
+        {
+            let steps: Vec<&str> = plan.stages.iter().map(|stage| stage.method.as_str()).collect();
+            let message = format!("`--set {}.{text}`: the plan is {}", method.id, steps.join(", "));
+            return Err(Error::Settings { method: method.id.into(), message });
         }
         fit(&mut plan, policy, log, terms.budget)?;
         Ok(plan)
@@ -207,6 +215,11 @@ fn chosen(log: &Log, left: &mut Vec<(String, String)>) -> Vec<(&'static Method, 
             _ => format!("{outcomes} outcomes on {checked} prompts whose answers can be checked again"),
         },
     );
+    let checks = enough(checked) && outcomes > 0;
+    consider("grpo", checks, match checks {
+        true => "the same prompts, with the check as a reward".into(),
+        false => "no outcomes on prompts whose answers can be checked".into(),
+    });
     // Thumbs on answers to different prompts give no pairs; where they are most of the log, KTO uses them all.
     let by_thumbs = enough(labels) && thumbs > 0 && pairs < thumbs / 2;
     consider(
@@ -300,6 +313,19 @@ fn judged(log: &Log, good: bool) -> usize {
     labels.sum()
 }
 
+/// `method.key=value` by method.
+fn assignments(set: &[String]) -> Result<Vec<(&'static Method, &str)>> {
+    set.iter()
+        .map(|text| match text.split_once('.') {
+            Some((id, rest)) if !id.contains('=') => Ok((find(id)?, rest)),
+            _ => Err(Error::Settings {
+                method: "improve".into(),
+                message: format!("`--set {text}`: needs METHOD.KEY=VALUE, as in dpo.beta=0.2"),
+            }),
+        })
+        .collect()
+}
+
 /// A step of all that the log gives to a method.
 fn stage(
     log: &Log,
@@ -307,6 +333,7 @@ fn stage(
     method: &'static Method,
     why: String,
     terms: &Terms<'_>,
+    set: &[(&'static Method, &str)],
 ) -> Result<Stage> {
     let mut recipe = match terms.recipes.iter().find(|recipe| recipe.method == method.id) {
         Some(own) => own.clone(),
@@ -315,15 +342,18 @@ fn stage(
     if terms.recipes.is_empty() && policy.model.params.data.len() > SMALL {
         recipe.settings.clear();
     }
-    let prefix = format!("{}.", method.id);
-    for assignment in terms.set.iter().filter_map(|set| set.strip_prefix(&prefix)) {
-        recipe.set(assignment)?;
+    for (_, assignment) in set.iter().filter(|(of, _)| of.id == method.id) {
+        // Of the method's settings only: the recipe's own fields are the command's to set.
+        recipe.set(&format!("settings.{assignment}"))?;
     }
     (method.check)(&recipe.settings)?;
     let (records, examples) = match method.needs {
         Needs::Shape(shape) => (log.train.iter().filter(|r| shape.count(r) > 0).count(), log.examples(shape)),
+        Needs::Checks if method.family == Family::Refine => {
+            (log.held_out.iter().filter(|record| Checks::knows(record)).count(), 0)
+        }
         Needs::Checks => (log.train.iter().filter(|record| Checks::knows(record)).count(), 0),
-        Needs::Prompts => (log.train.len(), 0),
+        Needs::Prompts => (log.held_out.len(), 0),
     };
     // Those of the family that answer, and those that make a judge, leave the policy as it is.
     let policy = method.family != Family::Refine && !method.id.starts_with("reward-");
@@ -380,6 +410,11 @@ recipes!(
     "reward-ratings",
     "reward-spans",
     "reward-steps",
+    "grpo",
+    "rloo",
+    "best-of-n",
+    "majority-vote",
+    "self-refine",
 );
 
 /// Tokens per second that the model scores here, over a few of the log's own texts.
@@ -429,10 +464,9 @@ fn fit(plan: &mut Plan, policy: &Policy, log: &Log, budget: Option<Duration>) ->
     for stage in &plan.stages {
         let training = training(stage)?;
         let tokens = tokens_per_example(log, policy, stage, &training)?;
-        let examples = match find(&stage.method)?.needs {
-            Needs::Shape(_) => stage.examples,
-            // Sampling costs about as much as training on the samples.
-            _ => stage.records * 8,
+        let (examples, tokens) = match find(&stage.method)?.needs {
+            Needs::Shape(_) => (stage.examples, tokens),
+            _ => sampled(stage)?,
         };
         let seconds = examples as f64 * tokens * training.epochs * STEP_COST / plan.speed;
         whole.push((training, tokens, examples, seconds.max(0.5)));
@@ -449,13 +483,30 @@ fn fit(plan: &mut Plan, policy: &Policy, log: &Log, budget: Option<Duration>) ->
             let kept = (passes / epochs).min(1.0);
             stage.records = ((stage.records as f64 * kept).ceil() as usize).max(1);
             stage.examples = (stage.examples as f64 * kept).ceil() as usize;
-            set_epochs(&mut stage.settings, epochs);
+            if (find(&stage.method)?.defaults)()?.contains_key("training") {
+                set_epochs(&mut stage.settings, epochs);
+            }
         }
-        let examples = if stage.examples > 0 { stage.examples } else { examples };
+        let examples = match find(&stage.method)?.family {
+            // An iteration takes prompts, not answers.
+            Family::Reinforce => stage.records,
+            _ if stage.examples > 0 => stage.examples,
+            _ => examples,
+        };
         stage.steps = Training { epochs, ..training }.steps(examples);
         stage.seconds = seconds * share;
     }
     Ok(())
+}
+
+/// Answers that a step samples, and how many tokens of each are paid for: most answers end before the limit.
+fn sampled(stage: &Stage) -> Result<(usize, f64)> {
+    let mut whole = (find(&stage.method)?.defaults)()?;
+    whole.extend(stage.settings.clone());
+    let number = |key: &str| whole.get(key).and_then(toml::Value::as_integer).map(|n| n as usize);
+    let each = number("samples").or(number("group_size")).or(number("n")).unwrap_or(4);
+    let limit = whole.get("draw").and_then(|draw| draw.get("max_tokens")).and_then(toml::Value::as_integer);
+    Ok((stage.records * each, limit.unwrap_or(256) as f64 / 2.0))
 }
 
 fn set_epochs(settings: &mut toml::Table, epochs: f64) {
@@ -466,7 +517,7 @@ fn set_epochs(settings: &mut toml::Table, epochs: f64) {
 }
 
 /// The descent of a step, with its method's defaults filled in.
-fn training(stage: &Stage) -> Result<Training> {
+pub(super) fn training(stage: &Stage) -> Result<Training> {
     let method = find(&stage.method)?;
     let defaults = (method.defaults)()?;
     let own =

@@ -7,7 +7,7 @@ use hone_feedback::convert::Shape;
 use hone_feedback::doctor::{self, Report};
 use hone_feedback::formats::{self, Options};
 use hone_feedback::split::{Side, key_of, side_of_key};
-use hone_feedback::text::folded_hash;
+use hone_feedback::text::{folded_hash, hash};
 use hone_feedback::{FormKind, Record};
 use hone_lm::Tokenizer;
 
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// Share of the training prompts that decide whether a step is kept. They are trained on by no step.
 const VALIDATION: f64 = 0.1;
 
-/// A log in memory, in three parts of which no two share a prompt.
+/// A log in memory, in three parts of which no two share what it was split by.
 #[derive(Debug)]
 pub struct Log {
     /// To train on.
@@ -29,6 +29,8 @@ pub struct Log {
     pub report: Report,
     /// What the parts do not share.
     pub split: Split,
+    /// Sound records without feedback and without a check, which nothing can use.
+    pub silent: usize,
 }
 
 /// What a log is split by.
@@ -36,7 +38,7 @@ pub struct Log {
 pub enum Split {
     /// The prompt: no prompt is in two parts.
     Prompt,
-    /// The prompt with its first response, where there are too few prompts: no answer is in two parts.
+    /// The prompt with its first response, where there are too few prompts: no first response to a prompt is in two parts.
     Answer,
 }
 
@@ -88,10 +90,13 @@ impl Log {
         if !report.verdict.may_train() {
             return Err(Error::Log(format!("training may not go on\n\n{report}")));
         }
-        let mut all = vec![];
+        let (mut all, mut silent) = (vec![], 0);
         for file in reading.files {
             let told = |record: &Record| !record.feedback.is_empty() || crate::oracle::Checks::knows(record);
-            all.extend(records(file, &options)?.into_iter().filter(told));
+            let records = records(file, &options)?;
+            let before = all.len() + records.len();
+            all.extend(records.into_iter().filter(told));
+            silent += before - all.len();
         }
         let prompts: HashSet<u64> = all.iter().map(key_of).collect();
         let split = if prompts.len() < LEAST_PROMPTS { Split::Answer } else { Split::Prompt };
@@ -117,7 +122,14 @@ impl Log {
                 got: format!("{} and {}", train.len() + validation.len(), held_out.len()),
             });
         }
-        Ok(Log { train, validation, held_out, report, split })
+        Ok(Log { train, validation, held_out, report, split, silent })
+    }
+
+    /// A hash of all records, in hexadecimal.
+    pub fn digest(&self) -> String {
+        let all = [&self.train, &self.validation, &self.held_out];
+        let hashes = all.into_iter().flatten().map(|record| hash(record.to_json().as_bytes()));
+        format!("{:016x}", hash(&hashes.flat_map(u64::to_le_bytes).collect::<Vec<u8>>()))
     }
 
     /// Examples of a shape in the training part.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use hone_feedback::text::hash;
 use hone_lm::{Local, LocalOptions};
 use hone_worlds::people::{self, Form, LogSettings, People};
 
@@ -26,7 +27,9 @@ pub fn settings(recipe: &Recipe, out: &Path) -> Result<Settings> {
     let log = match recipe.data.strip_prefix("world:") {
         None => PathBuf::from(&recipe.data),
         Some(task) => {
-            let path = out.join("log.jsonl");
+            // Named after all that it depends on, so that a changed recipe never meets an old log.
+            let key = format!("{task} {} {} {}", recipe.records, recipe.seed, model.display());
+            let path = out.join(format!("log-{:08x}.jsonl", hash(key.as_bytes()) as u32));
             if !path.exists() {
                 simulate(task, recipe, &model, &path)?;
             }
@@ -67,5 +70,7 @@ fn simulate(task: &str, recipe: &Recipe, model: &Path, path: &Path) -> Result<()
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     }
-    Ok(people::write_log(path, &records)?)
+    let partial = path.with_extension("partial");
+    people::write_log(&partial, &records)?;
+    std::fs::rename(&partial, path).map_err(Error::io(path))
 }

@@ -107,6 +107,13 @@ pub(super) fn report(
     let all = log.train.iter().chain(&log.validation).chain(&log.held_out);
     all.take(THEME_RECORDS).for_each(|record| themes.add(record));
     let mut left_out = LeftOut::from_doctor(&log.report);
+    if log.silent > 0 {
+        let reason = "records without feedback and without a check";
+        left_out.push(LeftOut::new(Stage::Reading, reason, log.silent as u64));
+    }
+    for (reason, count) in probe.losses() {
+        left_out.push(LeftOut::new(Stage::Measuring, reason, count));
+    }
     for (stage, done) in run.plan.stages.iter().zip(ended) {
         for (reason, count) in &done.losses {
             left_out.push(LeftOut::new(Stage::Converting, format!("{}: {reason}", stage.method), *count));
@@ -172,6 +179,13 @@ fn charts(run: &Run) -> Result<Vec<Chart>> {
         }
     }
     Ok(charts)
+}
+
+/// Optimiser steps that a step took, by its metrics; `None` if it takes none.
+pub(super) fn steps_taken(folder: &Path) -> Result<Option<u64>> {
+    let rows = stage_metrics(folder)?;
+    // Rounds count from 1 each, so rows are counted, not their numbers read.
+    Ok((!rows.is_empty()).then_some(rows.len() as u64))
 }
 
 /// The metrics of a step: those in its folder, or of its rounds in theirs.

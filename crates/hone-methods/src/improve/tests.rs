@@ -16,15 +16,19 @@ fn settings(bench: &Bench, folder: &Path, records: &[Record]) -> Settings {
         model: bench.policy().unwrap().folder,
         methods: vec![],
         // Rates for a model of a few thousand weights.
-        set: ["sft", "dpo", "kto", "reward-pairs"]
-            .map(|id| format!("{id}.training.learning_rate=3e-3"))
-            .to_vec(),
+        set: vec![],
         budget: Some(120.0),
         held_out: 0.2,
         seed: 1,
         lora: 0,
         keep: false,
-        recipes: vec![],
+        recipes: ["sft", "dpo", "reward-pairs"]
+            .map(|id| {
+                let mut recipe = plan::recipe(id).unwrap();
+                recipe.set("training.learning_rate=3e-3").unwrap();
+                recipe
+            })
+            .to_vec(),
     }
 }
 
@@ -43,10 +47,10 @@ fn mixed(bench: &Bench) -> Vec<Record> {
 fn a_log_of_pairs_and_edits_improves_the_policy() {
     let (bench, folder) = (Bench::new(1).unwrap(), tempfile::tempdir().unwrap());
     let out = folder.path().join("out");
-    let run = Run::prepare(settings(&bench, folder.path(), &mixed(&bench)), &out, "hone".into(), quiet()).unwrap();
+    let run = Run::prepare(settings(&bench, folder.path(), &mixed(&bench)), &out, false, "hone".into(), quiet()).unwrap();
     let planned: Vec<&str> = run.plan.stages.iter().map(|stage| stage.method.as_str()).collect();
     assert_eq!(planned, ["sft", "dpo", "reward-pairs"]);
-    let done = run.go(false).unwrap();
+    let done = run.go().unwrap();
     assert_eq!(done.outcome.verdict(), Verdict::Improved, "{}", done.outcome);
     let order = done.outcome.measures.iter().find(|m| m.name.contains("implicit")).unwrap();
     assert_eq!(order.change(), Change::Better, "{}", done.outcome);
@@ -65,7 +69,7 @@ fn a_log_of_pairs_and_edits_improves_the_policy() {
 fn no_prompt_is_in_two_parts() {
     let (bench, folder) = (Bench::new(2).unwrap(), tempfile::tempdir().unwrap());
     let run =
-        Run::prepare(settings(&bench, folder.path(), &mixed(&bench)), folder.path(), "hone".into(), quiet()).unwrap();
+        Run::prepare(settings(&bench, folder.path(), &mixed(&bench)), folder.path(), false, "hone".into(), quiet()).unwrap();
     let keys = |records: &[Record]| records.iter().map(key_of).collect::<HashSet<u64>>();
     let log = run.log();
     let (train, validation, held_out) = (keys(&log.train), keys(&log.validation), keys(&log.held_out));
@@ -78,22 +82,57 @@ fn a_resumed_run_ends_with_the_same_numbers() {
     let (bench, folder) = (Bench::new(3).unwrap(), tempfile::tempdir().unwrap());
     let out = folder.path().join("out");
     let settings = settings(&bench, folder.path(), &mixed(&bench));
-    let prepare = |settings: &Settings| Run::prepare(settings.clone(), &out, "hone".into(), quiet());
-    let whole = prepare(&settings).unwrap().go(false).unwrap().outcome;
-    // As if the run had been killed in its second step, which had come to its last checkpoint.
-    for step in ["step-2-dpo", "step-3-reward-pairs"] {
-        std::fs::remove_file(out.join(step).join("done.json")).unwrap();
+    let prepare = |settings: &Settings, resume| {
+        Run::prepare(settings.clone(), &out, resume, "hone".into(), quiet()).and_then(Run::go)
+    };
+    let whole = prepare(&settings, false).unwrap().outcome;
+    // As if the run had been killed in its second step, once after a checkpoint and once before the first.
+    for before_first in [false, true] {
+        std::fs::remove_file(out.join("step-2-dpo/done.json")).unwrap();
+        std::fs::remove_dir_all(out.join("step-3-reward-pairs")).unwrap();
+        std::fs::remove_dir_all(out.join("model")).unwrap();
+        if before_first {
+            for (_, checkpoint) in hone_nn::train::checkpoint::list(&out.join("step-2-dpo")).unwrap() {
+                std::fs::remove_dir_all(checkpoint).unwrap();
+            }
+        }
+        let resumed = prepare(&settings, true).unwrap().outcome;
+        // As text: what was not measured is NaN, which equals nothing.
+        assert_eq!(format!("{whole:?}"), format!("{resumed:?}"));
     }
-    std::fs::remove_dir_all(out.join("step-3-reward-pairs")).unwrap();
-    std::fs::remove_dir_all(out.join("model")).unwrap();
-    let resumed = prepare(&settings).unwrap().go(true).unwrap().outcome;
-    // As text: what was not measured is NaN, which equals nothing.
-    assert_eq!(format!("{whole:?}"), format!("{resumed:?}"));
-    let refused = prepare(&settings).unwrap().go(false).unwrap_err().to_string();
-    assert!(refused.contains("a run is here already"), "{refused}");
-    let other = Settings { seed: 9, ..settings };
-    let refused = prepare(&other).unwrap().go(true).unwrap_err().to_string();
-    assert!(refused.contains("other settings"), "{refused}");
+    let refused = |settings: &Settings, resume| prepare(settings, resume).unwrap_err().to_string();
+    assert!(refused(&settings, false).contains("a run is here already"));
+    assert!(refused(&Settings { seed: 9, ..settings.clone() }, true).contains("other settings"));
+    let log = std::fs::read_to_string(&settings.logs[0]).unwrap();
+    std::fs::write(&settings.logs[0], log.split_once('\n').unwrap().1).unwrap();
+    assert!(refused(&settings, true).contains("the log has changed"));
+}
+
+#[test]
+fn settings_of_what_is_not_planned_are_refused() {
+    let (bench, folder) = (Bench::new(11).unwrap(), tempfile::tempdir().unwrap());
+    let mut settings = settings(&bench, folder.path(), &bench.pairs(100, "a"));
+    let mut refused = |set: &str| {
+        settings.set = vec![set.into()];
+        Run::prepare(settings.clone(), folder.path(), false, "hone".into(), quiet()).unwrap_err().to_string()
+    };
+    assert!(refused("dppo.beta=1").contains("the nearest is `dpo`"));
+    assert!(refused("beta=0.2").contains("needs METHOD.KEY=VALUE"));
+    assert!(refused("kto.beta=0.2").contains("the plan is dpo, reward-pairs"));
+    assert!(refused("dpo.seed=3").contains("unknown key `seed`"));
+}
+
+#[test]
+fn a_step_that_fails_leaves_the_others_their_result() {
+    let (bench, folder) = (Bench::new(12).unwrap(), tempfile::tempdir().unwrap());
+    let mut settings = settings(&bench, folder.path(), &bench.edits(120, "edits"));
+    settings.methods = vec!["sft".into(), "dpo".into()];
+    settings.set = vec!["sft.training.learning_rate=3e-3".into(), "dpo.training.learning_rate=1e30".into()];
+    let run = Run::prepare(settings, &folder.path().join("out"), false, "hone".into(), quiet()).unwrap();
+    let done = run.go().unwrap();
+    let ended = done.report.plan.steps[1].ended.clone().unwrap();
+    assert!(ended.starts_with("failed: ") || ended.starts_with("rolled back"), "{ended}");
+    assert!(done.model.is_some());
 }
 
 #[test]
@@ -102,7 +141,7 @@ fn a_rate_of_zero_improves_nothing_and_says_so() {
     let mut settings = settings(&bench, folder.path(), &bench.pairs(120, "pairs"));
     settings.methods = vec!["dpo".into()];
     settings.set = vec!["dpo.training.learning_rate=0.0".into()];
-    let done = Run::prepare(settings, &folder.path().join("out"), "hone".into(), quiet()).unwrap().go(false).unwrap();
+    let done = Run::prepare(settings, &folder.path().join("out"), false, "hone".into(), quiet()).unwrap().go().unwrap();
     assert_eq!(done.outcome.verdict(), Verdict::NotImproved, "{}", done.outcome);
 }
 
@@ -123,7 +162,7 @@ fn a_step_that_does_harm_is_rolled_back() {
         }
     }
     let settings = settings(&bench, folder.path(), &records);
-    let done = Run::prepare(settings, &folder.path().join("out"), "hone".into(), quiet()).unwrap().go(false).unwrap();
+    let done = Run::prepare(settings, &folder.path().join("out"), false, "hone".into(), quiet()).unwrap().go().unwrap();
     assert!(done.model.is_none());
     let ended = done.report.plan.steps[0].ended.clone().unwrap();
     assert!(ended.starts_with("rolled back: -"), "{ended}");
@@ -135,7 +174,7 @@ fn forms_decide() {
     let (bench, folder) = (Bench::new(6).unwrap(), tempfile::tempdir().unwrap());
     let planned = |records: Vec<Record>| {
         let settings = settings(&bench, folder.path(), &records);
-        let run = Run::prepare(settings, folder.path(), "hone".into(), quiet()).unwrap();
+        let run = Run::prepare(settings, folder.path(), false, "hone".into(), quiet()).unwrap();
         run.plan.stages.iter().map(|stage| stage.method.clone()).collect::<Vec<_>>()
     };
     assert_eq!(planned(bench.thumbs(100, "a")), ["kto"]);
@@ -151,11 +190,11 @@ fn a_log_that_cannot_feed_a_method_says_what_it_could_feed() {
     let (bench, folder) = (Bench::new(7).unwrap(), tempfile::tempdir().unwrap());
     let mut settings = settings(&bench, folder.path(), &bench.thumbs(100, "a"));
     settings.methods = vec!["dpo".into()];
-    let refused = Run::prepare(settings.clone(), folder.path(), "hone".into(), quiet()).unwrap_err().to_string();
+    let refused = Run::prepare(settings.clone(), folder.path(), false, "hone".into(), quiet()).unwrap_err().to_string();
     assert!(refused.starts_with("method `dpo`: needs pairs, got "), "{refused}");
     assert!(refused.contains("of thumb") && refused.contains("it could feed") && refused.contains("kto"), "{refused}");
     settings.methods = vec!["dppo".into()];
-    let refused = Run::prepare(settings, folder.path(), "hone".into(), quiet()).unwrap_err().to_string();
+    let refused = Run::prepare(settings, folder.path(), false, "hone".into(), quiet()).unwrap_err().to_string();
     assert!(refused.contains("the nearest is `dpo`"), "{refused}");
 }
 
@@ -164,7 +203,7 @@ fn a_small_budget_means_fewer_steps() {
     let (bench, folder) = (Bench::new(8).unwrap(), tempfile::tempdir().unwrap());
     let mut settings = settings(&bench, folder.path(), &bench.pairs(400, "pairs"));
     let steps = |settings: &Settings| {
-        let run = Run::prepare(settings.clone(), folder.path(), "hone".into(), quiet()).unwrap();
+        let run = Run::prepare(settings.clone(), folder.path(), false, "hone".into(), quiet()).unwrap();
         run.plan.stages.iter().map(|stage| stage.steps).sum::<u64>()
     };
     let ample = steps(&settings);
@@ -179,7 +218,7 @@ fn few_prompts_are_split_by_answers() {
     let prompt = records[0].prompt.clone();
     records.iter_mut().for_each(|record| record.prompt = prompt.clone());
     let run =
-        Run::prepare(settings(&bench, folder.path(), &records), folder.path(), "hone".into(), quiet()).unwrap();
+        Run::prepare(settings(&bench, folder.path(), &records), folder.path(), false, "hone".into(), quiet()).unwrap();
     assert_eq!(run.log().split, read::Split::Answer);
     assert!(run.plan_text().contains("too few prompts"));
     assert!(run.log().held_out.len() > 5);
@@ -192,7 +231,7 @@ fn an_adapter_is_trained_and_written() {
     settings.methods = vec!["sft".into()];
     settings.set = vec!["sft.training.learning_rate=1e-2".into()];
     settings.lora = 4;
-    let done = Run::prepare(settings, &folder.path().join("out"), "hone".into(), quiet()).unwrap().go(false).unwrap();
+    let done = Run::prepare(settings, &folder.path().join("out"), false, "hone".into(), quiet()).unwrap().go().unwrap();
     let model = done.model.unwrap();
     assert!(model.join("adapter_config.json").exists() && !model.join("model.safetensors").exists());
     assert_eq!(done.outcome.verdict(), Verdict::Improved, "{}", done.outcome);

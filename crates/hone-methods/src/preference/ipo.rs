@@ -82,7 +82,7 @@ fn run(job: Job<'_>) -> Result<Product> {
     let mut reference = seq_logps(&policy.model, &examples.items, &Want::default())?;
     if per_token {
         for (row, example) in reference.iter_mut().zip(&examples.items) {
-            row.iter_mut().zip(&example.sequences).for_each(|(logp, s)| *logp /= s.targets() as f32);
+            row.iter_mut().zip(&example.sequences).for_each(|(logp, s)| *logp /= s.targets().max(1) as f32);
         }
     }
     let want = Want::default();
@@ -125,6 +125,6 @@ mod tests {
 
     #[test]
     fn claim_margin_stays() {
-        bench::assert_holds(margin_stays, 3);
+        bench::assert_holds(margin_stays, 5);
     }
 }

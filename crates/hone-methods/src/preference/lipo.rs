@@ -340,12 +340,12 @@ mod tests {
 
     #[test]
     fn claim_pairs_beat_points() {
-        bench::assert_holds(pairs_beat_points, 3);
+        bench::assert_holds(pairs_beat_points, 5);
     }
 
     #[test]
     fn claim_all_pairs_beat_one() {
-        bench::assert_holds(all_pairs_beat_one, 3);
+        bench::assert_holds(all_pairs_beat_one, 5);
     }
 
     #[test]

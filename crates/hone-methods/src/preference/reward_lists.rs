@@ -137,6 +137,6 @@ mod tests {
 
     #[test]
     fn claim_orders_lists() {
-        bench::assert_holds(orders_lists, 3);
+        bench::assert_holds(orders_lists, 5);
     }
 }

@@ -128,6 +128,6 @@ mod tests {
 
     #[test]
     fn claim_orders_better_than_length() {
-        bench::assert_holds(orders_better, 3);
+        bench::assert_holds(orders_better, 5);
     }
 }

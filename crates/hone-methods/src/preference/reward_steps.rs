@@ -124,6 +124,6 @@ mod tests {
 
     #[test]
     fn claim_tells_steps_apart() {
-        bench::assert_holds(tells_steps_apart, 3);
+        bench::assert_holds(tells_steps_apart, 5);
     }
 }

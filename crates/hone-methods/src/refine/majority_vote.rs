@@ -129,7 +129,7 @@ fn run(job: Job<'_>) -> Result<Product> {
                 })
                 .collect();
             let cost = Cost { calls: samples.len() as u64, tokens: samples.iter().map(tokens).sum() };
-            Answered { record, chosen: super::best_of_n::best(&attempts), attempts, cost }
+            Answered { record, chosen: super::best_of_n::best(&attempts), attempts, cost, by_oracle: false }
         });
     Ok(Product::Answers(answered.collect()))
 }
@@ -205,6 +205,6 @@ mod tests {
 
     #[test]
     fn claim_beats_one_answer() {
-        bench::assert_holds(beats_one, 3);
+        bench::assert_holds(beats_one, 5);
     }
 }

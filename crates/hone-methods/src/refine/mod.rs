@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::oracle::{Oracle, Verdict};
-use crate::policy::lm_prompt;
+use crate::policy::{lm_prompt, refusal};
 
 /// All that went into the answer to one prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +25,8 @@ pub struct Answered {
     pub chosen: usize,
     /// What it cost.
     pub cost: Cost,
+    /// Whether the oracle chose it: measured by the same oracle, it is an upper bound.
+    pub by_oracle: bool,
 }
 
 impl Answered {
@@ -95,19 +97,56 @@ impl Draw {
         }
     }
 
-    fn sampling(&self, seed: u64) -> Sampling {
+    fn sampling(&self) -> Sampling {
         Sampling {
             temperature: Some(self.temperature as f32),
             top_p: (self.top_p < 1.0).then_some(self.top_p as f32),
             max_tokens: Some(self.max_tokens),
-            seed: Some(seed),
             ..Sampling::default()
         }
     }
 }
 
+/// What a model says to each prompt, all asked at once: `[prompts]`, each `n` answers or why there is none.
+///
+/// Every prompt comes with the seed of its own stream, so that equal prompts do not get equal answers. What the model
+/// cannot do (seeds, log-probabilities) is left out.
+///
+/// # Errors
+/// What the model refuses for all prompts alike.
+pub fn ask(
+    model: &dyn LanguageModel,
+    asked: impl IntoIterator<Item = (Prompt, Option<u64>)>,
+    n: usize,
+    sampling: &Sampling,
+) -> Result<Vec<hone_lm::Result<Vec<Sample>>>> {
+    let able = model.capabilities();
+    let (mut requests, mut said) = (vec![], vec![]);
+    for (index, (prompt, seed)) in asked.into_iter().enumerate() {
+        // One empty prompt among the requests would have the model refuse them all.
+        if is_empty(&prompt) {
+            said.push(Some(Err(hone_lm::Error::Empty { index, what: "prompt" })));
+            continue;
+        }
+        said.push(None);
+        let sampling = Sampling { seed: seed.filter(|_| able.seeds), ..sampling.clone() };
+        requests.push(GenerateRequest { sampling, n, logprobs: able.logprobs, ..GenerateRequest::new(prompt) });
+    }
+    let mut generations = model.generate(&requests, &mut |_| {})?.into_iter();
+    let mut next = || generations.next().map(|generation| generation.map(|g| g.samples));
+    Ok(said.into_iter().filter_map(|said| said.or_else(&mut next)).collect())
+}
+
+fn is_empty(prompt: &Prompt) -> bool {
+    match prompt {
+        Prompt::Messages { messages, .. } => messages.is_empty(),
+        Prompt::Text(text) => text.is_empty(),
+        Prompt::Tokens(ids) => ids.is_empty(),
+    }
+}
+
 /// `n` answers to each prompt, `[prompts][n]`, each prompt from a stream of its own. A prompt that leaves no place for an
-/// answer gets none.
+/// answer, is empty, or is refused by the chat template gets none: an empty list in its place.
 ///
 /// # Errors
 /// The first prompt that fails for another reason.
@@ -118,22 +157,14 @@ pub fn sample(
     draw: &Draw,
     seed: u64,
 ) -> Result<Vec<Vec<Sample>>> {
-    let able = model.capabilities();
-    let request = |(index, prompt): (usize, &Prompt)| {
-        let mut sampling = draw.sampling(sub_seed(seed, &format!("prompt {index}")));
-        sampling.seed = sampling.seed.filter(|_| able.seeds);
-        GenerateRequest { sampling, n, logprobs: able.logprobs, ..GenerateRequest::new(prompt.clone()) }
+    let stream = |index: usize| Some(sub_seed(seed, &format!("prompt {index}")));
+    let asked = prompts.iter().enumerate().map(|(index, prompt)| (prompt.clone(), stream(index)));
+    let given = |said: hone_lm::Result<Vec<Sample>>| match said {
+        Err(hone_lm::Error::TooLong { .. }) => Ok(vec![]),
+        Err(error) if refusal(&error).is_some() => Ok(vec![]),
+        said => Ok(said?),
     };
-    let requests: Vec<GenerateRequest> = prompts.iter().enumerate().map(request).collect();
-    let mut answers = Vec::with_capacity(prompts.len());
-    for generation in model.generate(&requests, &mut |_| {})? {
-        answers.push(match generation {
-            Ok(generation) => generation.samples,
-            Err(hone_lm::Error::TooLong { .. }) => vec![],
-            Err(error) => return Err(error.into()),
-        });
-    }
-    Ok(answers)
+    ask(model, asked, n, &draw.sampling())?.into_iter().map(given).collect()
 }
 
 /// The prompts of records as a model takes them.
@@ -169,4 +200,51 @@ pub fn judge(method: &str, oracle: Option<&dyn Oracle>, record: &Record, answer:
     let oracle = oracle.ok_or_else(|| missing("records without a task, tests or a reward model".into()))?;
     let verdict = oracle.check(record, answer)?;
     verdict.ok_or_else(|| missing(format!("record {}, which says no task", record.id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use hone_lm::{ChatTemplate, Message};
+
+    use super::*;
+    use crate::bench::Bench;
+    use crate::policy::Policy;
+
+    #[test]
+    fn a_prompt_that_cannot_be_asked_gets_no_answers() {
+        let source = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}\
+                      {% for m in messages %}{{ m.content }} {% endfor %}";
+        let template = Some(ChatTemplate::from_source(source, &[]).unwrap());
+        let policy = Policy { template, ..Bench::new(1).unwrap().policy().unwrap() };
+        let model = policy.speaker().unwrap();
+        let chat = |role: &str| Prompt::chat(vec![Message::new(role, "say w1 w2")]);
+        // No text, text without a token, no message, a refused message, more tokens than the 64 that fit; one is good.
+        let prompts = [
+            Prompt::Text(String::new()),
+            Prompt::Text(" ".into()),
+            Prompt::chat(vec![]),
+            chat("system"),
+            Prompt::Text("w1 ".repeat(64)),
+            chat("user"),
+        ];
+        let draw = Draw { max_tokens: 4, ..Draw::default() };
+        let answers = sample(&model, &prompts, 2, &draw, 3).unwrap();
+        assert_eq!(answers.iter().map(Vec::len).collect::<Vec<_>>(), [0, 0, 0, 0, 0, 2]);
+        // Its stream is that of its place, whoever is refused before it.
+        let all: Vec<Prompt> = (0..6).map(|_| chat("user")).collect();
+        let texts = |answers: &[Sample]| answers.iter().map(|s| s.text.clone()).collect::<Vec<_>>();
+        assert_eq!(texts(&answers[5]), texts(&sample(&model, &all, 2, &draw, 3).unwrap()[5]));
+    }
+
+    #[test]
+    fn equal_seeds_give_equal_answers() {
+        let model = Bench::new(1).unwrap().policy().unwrap().speaker().unwrap();
+        let prompt = Prompt::Text("say w1 w2".into());
+        let sampling = Sampling { max_tokens: Some(16), ..Sampling::default() };
+        let asked = [7, 7, 8].map(|seed| (prompt.clone(), Some(seed)));
+        let said = ask(&model, asked, 1, &sampling).unwrap();
+        let texts: Vec<&str> = said.iter().map(|said| said.as_ref().unwrap()[0].text.as_str()).collect();
+        assert_eq!(texts[0], texts[1]);
+        assert_ne!(texts[0], texts[2]);
+    }
 }

@@ -52,7 +52,8 @@ pub struct SelfRefine {
     pub criticise: String,
     /// What is asked for a refinement, a Jinja template over `prompt`, `answer`, `critique` and `attempts`.
     pub refine: String,
-    /// A critique that holds one of these, in any case, approves.
+    /// A critique approves whose first sentence or last line is one of these, in any case and without regard to the
+    /// signs around it. An empty one approves everything.
     pub approvals: Vec<String>,
     /// How answers are sampled. Paper: temperature 0.7.
     pub draw: Draw,
@@ -127,7 +128,7 @@ pub fn refine(
         let Some(first) = samples.into_iter().next() else { continue };
         let cost = Cost { calls: 1, tokens: tokens(&first) };
         let attempts = vec![Attempt { text: first.text, critique: None, score: None }];
-        answered.push(Answered { record, attempts, chosen: 0, cost });
+        answered.push(Answered { record, attempts, chosen: 0, cost, by_oracle: false });
     }
     let mut open: Vec<usize> = (0..answered.len()).collect();
     for round in 0..own.iterations {
@@ -151,8 +152,7 @@ pub fn refine(
             // No place for a critique ends the rounds of this prompt.
             let Some(critique) = samples.into_iter().next() else { continue };
             answered[at].cost += Cost { calls: 1, tokens: tokens(&critique) };
-            let lower = critique.text.to_lowercase();
-            let approved = own.approvals.iter().any(|words| lower.contains(&words.to_lowercase()));
+            let approved = own.approvals.iter().any(|words| approves(&critique.text, words));
             if let Some(last) = answered[at].attempts.last_mut() {
                 last.critique = Some(critique.text);
             }
@@ -176,6 +176,17 @@ pub fn refine(
         }
     }
     Ok(answered)
+}
+
+/// Whether a critique says `words` as a sentence of its own, at its beginning or as its last line: "I do not think it is
+/// correct" and "It is correct that …" do not approve.
+fn approves(critique: &str, words: &str) -> bool {
+    let plain = |text: &str| text.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase();
+    let (critique, words) = (plain(critique), plain(words));
+    let begins = critique
+        .strip_prefix(&words)
+        .is_some_and(|rest| rest.is_empty() || words.is_empty() || rest.starts_with(['.', '!', '\n']));
+    begins || critique.lines().next_back().is_some_and(|last| plain(last) == words)
 }
 
 /// Settings in the words that the built-in model was trained on.
@@ -242,13 +253,33 @@ mod tests {
     }
 
     #[test]
+    fn what_approves() {
+        for critique in ["It is correct.", " it is correct", "**It is correct!**", "It is correct. Well done."] {
+            assert!(approves(critique, "it is correct"), "{critique}");
+        }
+        for critique in [
+            "I do not think it is correct.",
+            "It is correct that 2 + 2 = 4, but the sum is wrong.",
+            "It is correctly set out and wrong.",
+            "The sum is wrong.",
+            "",
+        ] {
+            assert!(!approves(critique, "it is correct"), "{critique}");
+        }
+        // The built-in model works first and judges in its last line.
+        use hone_worlds::world::ALL_RIGHT;
+        assert!(approves(ALL_RIGHT, ALL_RIGHT) && approves(&format!("1+1=2\n{ALL_RIGHT}"), ALL_RIGHT));
+        assert!(!approves(&format!("not {ALL_RIGHT}"), ALL_RIGHT));
+    }
+
+    #[test]
     fn approval_ends_the_rounds_and_every_call_is_counted() {
         let bench = bench::Bench::new(1).unwrap();
         let records = bench.records(4, 0, "asked");
         let settings: toml::Table = "iterations = 2\ncriticise = \"say {{ answer }}\"\nrefine = \"say {{ critique }}\"\napprovals = [\"\"]\n[draw]\nmax_tokens = 8"
             .parse()
             .unwrap();
-        // Every text holds the empty one, so all are approved after one critique each.
+        // The empty words approve every text, so all are approved after one critique each.
         let job = bench.job(&records, &settings).unwrap();
         for answer in run(job).unwrap().answers().unwrap() {
             assert_eq!((answer.attempts.len(), answer.cost.calls, answer.chosen), (1, 2, 0));
@@ -263,6 +294,6 @@ mod tests {
 
     #[test]
     fn claim_beats_the_first_answer() {
-        bench::assert_holds(beats_the_first, 3);
+        bench::assert_holds(beats_the_first, 5);
     }
 }
