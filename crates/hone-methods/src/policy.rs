@@ -332,6 +332,7 @@ mod tests {
         assert!(known.iter().filter(|span| **span == (4, 5)).count() > 1, "{known:?}");
         assert!(known.iter().all(|span| span.1 <= 5 || span.0 >= 5), "{known:?}");
         // The stop token is not text of the answer.
-        assert_eq!((sequence.mask.last(), spans.last()), (Some(&true), Some(&None)));
+        let stop = sequence.mask.iter().rposition(|&scored| scored).unwrap();
+        assert_eq!((sequence.tokens[stop], spans[stop]), (policy.tokenizer.stop_tokens()[0], None));
     }
 }
