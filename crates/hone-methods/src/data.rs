@@ -3,8 +3,8 @@
 use hone_feedback::convert::{self, Losses, Shape};
 use hone_feedback::{Content, Prompt, Record};
 
-use crate::error::Result;
-use crate::policy::{Policy, Sequence};
+use crate::error::{Error, Result};
+use crate::policy::{Policy, Sequence, refusal};
 
 /// Examples of one shape, and what was left out on the way.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +25,7 @@ pub struct Example {
     /// One sequence for an answer, chosen and rejected for a pair, `K` for a list.
     pub sequences: Vec<Sequence>,
     /// By shape. Pairs: the margin, in shares of the scale, or 0. Lists: `[K]`, larger is better. Binary: 1 or 0.
-    /// Scalars: the target. Demonstrations, spans and steps: empty.
+    /// Scalars: the mark as a share of its scale, in [0, 1]. Demonstrations, spans and steps: empty.
     pub labels: Vec<f32>,
     /// Spans and steps: positions in the one sequence and what is said there; empty otherwise.
     pub marks: Vec<(usize, f32)>,
@@ -34,19 +34,31 @@ pub struct Example {
 impl Examples {
     /// Examples of `shape` from records, each sequence of at most `max_tokens`.
     ///
+    /// Records that the template or the tokenizer refuses are counted among the losses.
+    ///
     /// # Errors
-    /// Those of [`Policy::encode`]: a template that cannot render, a stop token outside the mask.
+    /// [`Error::Log`] with the first refused record if there are refused ones and no example is left; errors of
+    /// [`Policy::encode`] that are not the fault of one record.
     pub fn from_records(
         policy: &Policy,
         records: &[Record],
         shape: Shape,
         max_tokens: usize,
     ) -> Result<Examples> {
-        let mut reader = Reader { policy, max_tokens, out: Examples::default() };
+        let mut reader = Reader { policy, max_tokens, out: Examples::default(), refused: None };
+        let mut first = None;
         for (index, record) in records.iter().enumerate() {
             reader.read(index, record, shape)?;
+            first = first.or_else(|| reader.refused.take().map(|why| (&record.id, why)));
         }
-        Ok(reader.out)
+        match first {
+            // What refuses everything is a fault of the template, not of records.
+            Some((id, why)) if reader.out.is_empty() => {
+                let count = records.len();
+                Err(Error::Log(format!("record {id}: {why}; none of {count} records could be encoded")))
+            }
+            _ => Ok(reader.out),
+        }
     }
 
     /// Tokens of each example, `[len]`.
@@ -69,6 +81,8 @@ struct Reader<'a> {
     policy: &'a Policy,
     max_tokens: usize,
     out: Examples,
+    /// Why the newest of the refused was.
+    refused: Option<hone_lm::Error>,
 }
 
 impl Reader<'_> {
@@ -101,6 +115,11 @@ impl Reader<'_> {
             }
             Shape::ScalarTargets => {
                 for item in convert::scalar_targets(from, &mut losses) {
+                    // A mark of 1 to 100 or a number of seconds would drown the shares.
+                    if !item.scaled {
+                        losses.add("marks without a known scale");
+                        continue;
+                    }
                     self.add(record, item.prompt, &[item.content], vec![item.value as f32])?;
                 }
             }
@@ -135,11 +154,20 @@ impl Reader<'_> {
             self.out.losses.add("empty responses");
             return Ok(None);
         }
-        let sequence = self.policy.encode(prompt, response, self.max_tokens)?;
-        if sequence.is_none() {
-            self.out.losses.add("responses longer than the model or the settings allow");
-        }
-        Ok(sequence)
+        let why = match self.policy.encode(prompt, response, self.max_tokens) {
+            Ok(Some(sequence)) => return Ok(Some(sequence)),
+            Ok(None) => "responses longer than the model or the settings allow".to_string(),
+            Err(Error::Model(error)) => match refusal(&error) {
+                Some(why) => {
+                    self.refused = Some(error);
+                    why
+                }
+                None => return Err(Error::Model(error)),
+            },
+            Err(error) => return Err(error),
+        };
+        self.out.losses.add(&why);
+        Ok(None)
     }
 
     /// The step's mark stands at its last token, where all of it has been read.
@@ -166,18 +194,18 @@ impl Reader<'_> {
 
     /// Every token of a marked response gets the value of the spans over it, or 0.
     fn spans(&mut self, record: usize, from: &Record, losses: &mut Losses) -> Result<()> {
-        let spans = convert::span_labels(from, losses);
-        let mut rest = spans.as_slice();
-        while let Some(first) = rest.first() {
-            let same = rest.iter().take_while(|span| std::ptr::eq(span.content, first.content)).count();
-            let (of_one, others) = rest.split_at(same);
+        let mut rest = convert::span_labels(from, losses);
+        // All spans of a response together, wherever they stand in the record: a token has one value.
+        while let Some(&convert::SpanLabel { prompt, content, .. }) = rest.first() {
+            let (of_one, others) = rest.into_iter().partition(|span| std::ptr::eq(span.content, content));
+            let of_one: Vec<convert::SpanLabel<'_>> = of_one;
             rest = others;
-            let response = first.content.text();
-            let Some(sequence) = self.encode(first.prompt, &response)? else { continue };
+            let response = content.text();
+            let Some(sequence) = self.encode(prompt, &response)? else { continue };
             let places = self.policy.response_spans(&sequence, &response)?;
             let known: Vec<usize> = (0..places.len()).filter(|&at| places[at].is_some()).collect();
             let offsets: Vec<(usize, usize)> = known.iter().filter_map(|&at| places[at]).collect();
-            let values = convert::token_labels(of_one, &offsets, losses);
+            let values = convert::token_labels(&of_one, &offsets, losses);
             let marks = known.into_iter().zip(values).map(|(at, value)| (at, value as f32)).collect();
             self.push_marked(record, sequence, marks);
         }
@@ -190,5 +218,91 @@ impl Reader<'_> {
         }
         self.out.cut += usize::from(sequence.cut > 0);
         self.out.items.push(Example { record, sequences: vec![sequence], labels: vec![], marks });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hone_feedback::{Form, Message};
+    use hone_lm::ChatTemplate;
+
+    use super::*;
+    use crate::bench::Bench;
+
+    /// A policy whose template takes neither a system message nor two turns of one side in a row.
+    fn strict() -> Policy {
+        let source = "{% for m in messages %}\
+            {% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}\
+            {% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Roles must alternate') }}{% endif %}\
+            {{ m.content }}{% if m.role == 'assistant' and m.content != 'w0' %}</s>{% else %} {% endif %}{% endfor %}";
+        let template = Some(ChatTemplate::from_source(source, &[]).unwrap());
+        Policy { template, ..Bench::new(1).unwrap().policy().unwrap() }
+    }
+
+    fn asked(id: &str, turns: &[(&str, &str)], answer: &str) -> Record {
+        let messages = turns.iter().map(|(role, text)| Message::new(*role, *text)).collect();
+        let record = Record::new(id, Prompt::Messages(messages)).respond("a", answer).respond("b", "w2 w3");
+        record.say(Form::Comparison { better: "a".into(), worse: "b".into() })
+    }
+
+    #[test]
+    fn records_that_the_template_refuses_are_counted() {
+        let records = [
+            asked("system", &[("system", "say"), ("user", "say w1")], "w1"),
+            asked("twice", &[("user", "say w1"), ("assistant", "w1")], "w1"),
+            // The template forgets the stop token of this one.
+            asked("endless", &[("user", "say w1")], "w0"),
+            asked("good", &[("user", "say w1")], "w1"),
+        ];
+        let policy = strict();
+        let examples = Examples::from_records(&policy, &records, Shape::Pairs, 64).unwrap();
+        assert_eq!(examples.items.iter().map(|item| item.record).collect::<Vec<_>>(), [3]);
+        let why = "the template refuses the messages: ";
+        assert_eq!(examples.losses.of(&format!("{why}System role not supported")), 1);
+        assert_eq!(examples.losses.of(&format!("{why}Roles must alternate")), 1);
+        assert_eq!(examples.losses.of("no stop token ends the answer"), 1);
+
+        let error = Examples::from_records(&policy, &records[..3], Shape::Pairs, 64).unwrap_err().to_string();
+        assert!(error.starts_with("record system: "), "{error}");
+        assert!(error.contains("System role not supported"), "{error}");
+        assert!(error.ends_with("none of 3 records could be encoded"), "{error}");
+        // Records without an example of the shape are no refusal.
+        assert!(Examples::from_records(&policy, &records, Shape::StepLabels, 64).unwrap().is_empty());
+    }
+
+    #[test]
+    fn spans_of_one_response_are_one_example() {
+        let span = |on: &str, start, value| Form::Span {
+            on: on.into(),
+            start,
+            end: start + 2,
+            label: None,
+            value: Some(value),
+        };
+        let record = Record::new("r", Prompt::Text("say w1".into()))
+            .respond("a", "w1 w2 w3")
+            .respond("b", "w4 w5")
+            .say(span("a", 0, -1.0))
+            .say(span("b", 3, -1.0))
+            .say(span("a", 6, 1.0));
+        let policy = Bench::new(1).unwrap().policy().unwrap();
+        let examples = Examples::from_records(&policy, &[record], Shape::SpanLabels, 64).unwrap();
+        let values: Vec<Vec<f32>> =
+            examples.items.iter().map(|item| item.marks.iter().map(|(_, value)| *value).collect()).collect();
+        assert_eq!(values, [vec![-1.0, 0.0, 1.0], vec![0.0, -1.0]]);
+    }
+
+    #[test]
+    fn marks_without_a_scale_are_no_targets() {
+        let rating = |value, scale| Form::Rating { on: "a".into(), value, scale };
+        let record = Record::new("r", Prompt::Text("say w1".into()))
+            .respond("a", "w1")
+            .say(rating(4.0, Some([1.0, 5.0])))
+            .say(rating(87.0, None));
+        let policy = Bench::new(1).unwrap().policy().unwrap();
+        let examples = Examples::from_records(&policy, &[record], Shape::ScalarTargets, 64).unwrap();
+        // (4 − 1) / (5 − 1).
+        assert_eq!(examples.items.iter().map(|item| item.labels[0]).collect::<Vec<_>>(), [0.75]);
+        assert_eq!(examples.losses.of("marks without a known scale"), 1);
     }
 }
