@@ -1,11 +1,12 @@
 //! Feedback logs of simulated people on answers of a real model.
 
-use hone_lm::{GenerateRequest, LanguageModel, Message, Prompt, Sampling};
+use hone_lm::{LanguageModel, Message, Prompt, Sampling};
 use hone_worlds::World;
 use hone_worlds::people::{self, LogSettings, People};
 use serde_json::Value;
 
 use crate::error::Result;
+use crate::refine;
 
 /// Most tokens of an answer.
 const ANSWER_TOKENS: usize = 192;
@@ -33,21 +34,15 @@ pub fn log(
 }
 
 fn answer(model: &dyn LanguageModel, asked: Vec<(String, u64)>) -> Result<Vec<String>> {
-    let able = model.capabilities();
-    let request = |(prompt, seed): (String, u64)| {
-        let prompt = match able.chat {
-            true => Prompt::chat(vec![Message::new("user", prompt)]),
-            false => Prompt::Text(format!("{prompt}\n")),
-        };
-        let sampling = Sampling {
-            temperature: Some(1.0),
-            max_tokens: Some(ANSWER_TOKENS),
-            seed: able.seeds.then_some(seed),
-            ..Sampling::default()
-        };
-        GenerateRequest { sampling, ..GenerateRequest::new(prompt) }
+    let chats = model.capabilities().chat;
+    let prompt = |text: String| match chats {
+        true => Prompt::chat(vec![Message::new("user", text)]),
+        false => Prompt::Text(format!("{text}\n")),
     };
-    let requests: Vec<GenerateRequest> = asked.into_iter().map(request).collect();
-    let first = |samples: Vec<hone_lm::Sample>| samples.into_iter().next().map(|s| s.text).unwrap_or_default();
-    model.generate(&requests, &mut |_| {})?.into_iter().map(|g| Ok(first(g?.samples))).collect()
+    let asked = asked.into_iter().map(|(text, seed)| (prompt(text), Some(seed)));
+    let sampling =
+        Sampling { temperature: Some(1.0), max_tokens: Some(ANSWER_TOKENS), ..Sampling::default() };
+    let first =
+        |samples: Vec<hone_lm::Sample>| samples.into_iter().next().map(|s| s.text).unwrap_or_default();
+    refine::ask(model, asked, 1, &sampling)?.into_iter().map(|said| Ok(first(said?))).collect()
 }

@@ -1,11 +1,10 @@
 //! Asking a model many prompts, and having the oracle judge what it says.
 
-use hone_lm::{
-    Continuation, FinishReason, GenerateRequest, LanguageModel, Message, Prompt, Sampling, ScoreRequest,
-};
+use hone_lm::{Continuation, FinishReason, LanguageModel, Message, Prompt, Sampling, ScoreRequest};
 use hone_worlds::{Check, Task};
 
 use crate::error::Result;
+use crate::refine;
 
 /// One answer and what is known of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,26 +33,13 @@ pub fn answers(
     n: usize,
     sampling: &Sampling,
 ) -> Result<Vec<Vec<Answer>>> {
-    let able = model.capabilities();
-    let requests: Vec<GenerateRequest> = prompts
-        .iter()
-        .enumerate()
-        .map(|(index, prompt)| GenerateRequest {
-            sampling: Sampling {
-                // Each prompt its own stream: equal prompts are not to get equal answers.
-                seed: sampling.seed.filter(|_| able.seeds).map(|seed| seed.wrapping_add(index as u64)),
-                ..sampling.clone()
-            },
-            n,
-            logprobs: able.logprobs,
-            ..GenerateRequest::new(prompt.clone())
-        })
-        .collect();
-    let generations = model.generate(&requests, &mut |_| {})?;
-    generations
+    // Each prompt its own stream: equal prompts are not to get equal answers.
+    let stream = |index: usize| sampling.seed.map(|seed| seed.wrapping_add(index as u64));
+    let asked = prompts.iter().enumerate().map(|(index, prompt)| (prompt.clone(), stream(index)));
+    refine::ask(model, asked, n, sampling)?
         .into_iter()
-        .map(|generation| {
-            let samples = generation?.samples;
+        .map(|samples| {
+            let samples = samples?;
             Ok(samples
                 .into_iter()
                 .map(|sample| {
