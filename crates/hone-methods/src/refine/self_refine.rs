@@ -254,7 +254,9 @@ mod tests {
 
     #[test]
     fn what_approves() {
-        for critique in ["It is correct.", " it is correct", "**It is correct!**", "It is correct. Well done."] {
+        for critique in
+            ["It is correct.", " it is correct", "**It is correct!**", "It is correct. Well done."]
+        {
             assert!(approves(critique, "it is correct"), "{critique}");
         }
         for critique in [
