@@ -130,7 +130,12 @@ pub fn ask(
         }
         said.push(None);
         let sampling = Sampling { seed: seed.filter(|_| able.seeds), ..sampling.clone() };
-        requests.push(GenerateRequest { sampling, n, logprobs: able.logprobs, ..GenerateRequest::new(prompt) });
+        requests.push(GenerateRequest {
+            sampling,
+            n,
+            logprobs: able.logprobs,
+            ..GenerateRequest::new(prompt)
+        });
     }
     let mut generations = model.generate(&requests, &mut |_| {})?.into_iter();
     let mut next = || generations.next().map(|generation| generation.map(|g| g.samples));
