@@ -2,6 +2,8 @@
 
 #[path = "cli/built_in.rs"]
 mod built_in;
+#[path = "cli/improve.rs"]
+mod improve;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -95,10 +95,10 @@ impl Oracle for Checks {
             path: format!("record {}", record.id),
             problem: format!("`task.{name}`: needs {needed}, got {}", task.get(name).unwrap_or(&Value::Null)),
         };
-        let number = |name: &str| {
-            task.get(name).and_then(Value::as_u64).ok_or_else(|| wrong(name, "a whole number"))
-        };
-        let name = task.get("world").and_then(Value::as_str).ok_or_else(|| wrong("world", "the name of a world"))?;
+        let number =
+            |name: &str| task.get(name).and_then(Value::as_u64).ok_or_else(|| wrong(name, "a whole number"));
+        let name =
+            task.get("world").and_then(Value::as_str).ok_or_else(|| wrong("world", "the name of a world"))?;
         let level = u32::try_from(number("level")?).map_err(|_| wrong("level", "a level of the world"))?;
         let task = self.world(name)?.task(level, number("seed")?)?;
         Ok(Some(verdict(&task.check(answer)?)))
@@ -150,6 +150,9 @@ mod tests {
         assert_eq!(checks.check(&record(json!({})), "x").unwrap(), None);
         assert!(!Checks::knows(&record(json!({"tests": []}))));
         let refused = checks.check(&record(json!({"task": {"world": "sums", "level": "x", "seed": 1}})), "x");
-        assert_eq!(refused.unwrap_err().to_string(), "record r: `task.level`: needs a whole number, got \"x\"");
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            "record r: `task.level`: needs a whole number, got \"x\""
+        );
     }
 }

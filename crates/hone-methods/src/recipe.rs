@@ -144,6 +144,8 @@ mod tests {
         let refused = |text: &str| Recipe::parse(text, "r.toml").unwrap_err().to_string();
         assert!(refused("method = \"dppo\"\ndata = \"x\"").starts_with("r.toml: method `dppo`: unknown"));
         assert!(refused("method = \"dpo\"").contains("missing field `data`"));
-        assert!(refused("method = \"dpo\"\ndata = \"x\"\nheld_out = 1.5").contains("a share between 0 and 1"));
+        assert!(
+            refused("method = \"dpo\"\ndata = \"x\"\nheld_out = 1.5").contains("a share between 0 and 1")
+        );
     }
 }

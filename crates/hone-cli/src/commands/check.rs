@@ -62,12 +62,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
 /// Methods of the catalogue, each with the share of records that it could use; those that could use none are left out.
 fn feeds(report: &Report) -> Vec<String> {
-    let share = |method: &&Method| match method.needs {
+    let share = |method: &Method| match method.needs {
         Needs::Shape(shape) => {
             let usable = report.usable.iter().find(|usable| usable.shape == shape.name())?;
             (usable.examples > 0).then(|| format!("{} ({:.0} %)", method.id, 100.0 * usable.share))
         }
         _ => None,
     };
-    METHODS.iter().filter_map(|method| share(&method)).collect()
+    METHODS.iter().filter_map(|method| share(method)).collect()
 }

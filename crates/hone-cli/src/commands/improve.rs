@@ -118,7 +118,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
 /// A word as a shell would need it.
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.into()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 /// Progress on the error stream: a bar with the time left on a terminal, a line now and then elsewhere.

@@ -20,6 +20,9 @@ pub struct Args {
     /// Go on with the run in the folder, with its own settings.
     #[arg(long)]
     resume: bool,
+    /// Model folder to go on from, made by this command before.
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    init: Option<PathBuf>,
     /// Size of the model: 0.1m, 0.7m, 2m or 3m parameters.
     #[arg(long, default_value = "2m")]
     size: String,
@@ -79,6 +82,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     };
     let settings = Settings {
         seed: args.seed,
+        init: args.init.clone(),
         size: Size::named(&args.size)?,
         length,
         until: args.until,

@@ -132,6 +132,10 @@ fn collect(
     let limit = own.training.tokens_for(&policy.model);
     let mut examples = Examples::default();
     for (index, (record, samples)) in records.iter().zip(&drawn).enumerate() {
+        if samples.is_empty() {
+            examples.losses.add("prompts that could not be asked");
+            continue;
+        }
         let mut judged = vec![];
         for sample in samples {
             let verdict = match own.keep {

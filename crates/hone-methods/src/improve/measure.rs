@@ -200,7 +200,8 @@ impl<'a> Probe<'a> {
     pub fn gain(&self, start: &Readings, result: &Readings, shape: Option<Shape>) -> Option<f64> {
         let [before, after] = [start, result].map(|readings| scores(readings, |(_, score)| score));
         if before.iter().flatten().count() * 2 >= before.len().max(1) {
-            let mean_of = |values: &[Option<f64>]| mean(&values.iter().flatten().copied().collect::<Vec<_>>());
+            let mean_of =
+                |values: &[Option<f64>]| mean(&values.iter().flatten().copied().collect::<Vec<_>>());
             return Some(mean_of(&after) - mean_of(&before));
         }
         let of = |values: Vec<f64>| (!values.is_empty()).then(|| mean(&values));
@@ -209,7 +210,9 @@ impl<'a> Probe<'a> {
                 let both = start.demonstrations.iter().zip(&result.demonstrations);
                 of(both.map(|((before, tokens), (after, _))| (before - after) / tokens).collect())
             }
-            Shape::Pairs | Shape::Lists => of(moved(start, result).iter().map(|&gap| hit(gap) - 0.5).collect()),
+            Shape::Pairs | Shape::Lists => {
+                of(moved(start, result).iter().map(|&gap| hit(gap) - 0.5).collect())
+            }
             Shape::BinaryLabels => {
                 // Both sides weigh the same whatever their numbers: a drift of all answers is no gain.
                 let side = |good: bool| {
@@ -294,17 +297,25 @@ const ANSWER_TOKENS: usize = 192;
 
 /// Losses of a conversion that only say that another shape holds the item.
 const LEFT_TO_OTHERS: [&str; 12] = [
-    "thumb", "rating", "comparison", "ranking", "critique", "edit", "span", "step", "outcome", "event", "rule",
+    "thumb",
+    "rating",
+    "comparison",
+    "ranking",
+    "critique",
+    "edit",
+    "span",
+    "step",
+    "outcome",
+    "event",
+    "rule",
     "words that came with the feedback",
 ];
 
 /// What of an oracle's verdict is a measure.
 type OfVerdict = fn((bool, f64)) -> f64;
 
-const ANSWERED: [(&str, OfVerdict); 2] = [
-    ("right answers", |(right, _)| if right { 1.0 } else { 0.0 }),
-    ("score of answers", |(_, score)| score),
-];
+const ANSWERED: [(&str, OfVerdict); 2] =
+    [("right answers", |(right, _)| if right { 1.0 } else { 0.0 }), ("score of answers", |(_, score)| score)];
 
 /// Records that give examples of a shape, in the order given, until there are enough.
 fn choose(order: &[&Record], shape: Shape, most: usize) -> Vec<Record> {
@@ -336,7 +347,8 @@ fn groups(prompts: &[u64]) -> Vec<Vec<usize>> {
 
 /// The bootstrap over whole prompts of a statistic of item indices.
 fn interval(groups: &[Vec<usize>], seed: u64, of: impl Fn(&[usize]) -> f64) -> Option<Interval> {
-    let flat = |drawn: &[&Vec<usize>]| drawn.iter().flat_map(|group| group.iter().copied()).collect::<Vec<_>>();
+    let flat =
+        |drawn: &[&Vec<usize>]| drawn.iter().flat_map(|group| group.iter().copied()).collect::<Vec<_>>();
     bootstrap(groups, |drawn| of(&flat(drawn)), ROUNDS, 0.95, seed)
 }
 
@@ -388,12 +400,14 @@ fn answered(
     of: OfVerdict,
 ) -> Option<Measure> {
     let (before, after) = (scores(start, of), scores(result, of));
-    let known = |&i: &usize| before.get(i).is_some_and(Option::is_some) && after.get(i).is_some_and(Option::is_some);
+    let known =
+        |&i: &usize| before.get(i).is_some_and(Option::is_some) && after.get(i).is_some_and(Option::is_some);
     let by_prompt: Vec<Vec<usize>> =
         by_prompt.iter().map(|group| group.iter().copied().filter(known).collect::<Vec<_>>()).collect();
     let by_prompt: Vec<Vec<usize>> = by_prompt.into_iter().filter(|group| !group.is_empty()).collect();
     let n: usize = by_prompt.iter().map(Vec::len).sum();
-    let flat = |values: Vec<Option<f64>>| values.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>();
+    let flat =
+        |values: Vec<Option<f64>>| values.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>();
     let mut measure = paired(name, Unit::Share, &flat(before), &flat(after), &by_prompt, seed)?;
     measure.n = n as u64;
     Some(measure)
@@ -476,7 +490,8 @@ pub fn of_reward(
             let shape = if id == "reward-spans" { Shape::SpanLabels } else { Shape::StepLabels };
             let mut part = of(shape)?;
             if id == "reward-spans" {
-                part.examples = faulty_tokens(start, &choose(&order, shape, extent.examples), extent.max_tokens)?;
+                part.examples =
+                    faulty_tokens(start, &choose(&order, shape, extent.examples), extent.max_tokens)?;
             }
             let (items, by_prompt) = (part.items(), groups(&part.prompts));
             let scores = model.score_marks(items)?;
@@ -484,7 +499,8 @@ pub fn of_reward(
             let of_item = |i: usize| {
                 scores[i].iter().zip(&items[i].marks).map(|(s, mark)| (f64::from(*s), mark.1 > 0.5))
             };
-            let marks = |drawn: &[usize]| drawn.iter().flat_map(|&i| of_item(i)).unzip::<_, _, Vec<f64>, Vec<bool>>();
+            let marks =
+                |drawn: &[usize]| drawn.iter().flat_map(|&i| of_item(i)).unzip::<_, _, Vec<f64>, Vec<bool>>();
             let area = |drawn: &[usize]| {
                 let (scores, positive) = marks(drawn);
                 reward::auc(&scores, &positive).unwrap_or(0.5)
@@ -542,9 +558,8 @@ pub fn of_answers(
             prompts.push(key_of(record));
         }
     }
-    let per_prompt = |of: fn(&Answered) -> u64| {
-        answers.iter().map(of).sum::<u64>() as f64 / answers.len().max(1) as f64
-    };
+    let per_prompt =
+        |of: fn(&Answered) -> u64| answers.iter().map(of).sum::<u64>() as f64 / answers.len().max(1) as f64;
     let (calls, tokens) = (per_prompt(|a| a.cost.calls), per_prompt(|a| a.cost.tokens));
     let by_oracle = answers.iter().any(|answer| answer.by_oracle);
     let how = if by_oracle { ", chosen by the oracle itself" } else { "" };

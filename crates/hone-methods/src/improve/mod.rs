@@ -316,7 +316,8 @@ impl Run {
                 }
             }
             if let Some(steps) = tell::steps_taken(&folder)?.filter(|steps| *steps < stage.steps) {
-                done.ended = format!("{}; stopped by the budget after {steps} of {} steps", done.ended, stage.steps);
+                done.ended =
+                    format!("{}; stopped by the budget after {steps} of {} steps", done.ended, stage.steps);
             }
             done.seconds = began.elapsed().as_secs_f64();
             self.note(&format!("{}: {}", stage.method, done.ended));
@@ -401,7 +402,8 @@ impl Run {
         };
         let there = self.log.train.iter().filter(fed).count();
         if method.family != Family::Refine && there > records.len() {
-            done.losses.push(("records that the budget leaves no time for".into(), (there - records.len()) as u64));
+            done.losses
+                .push(("records that the budget leaves no time for".into(), (there - records.len()) as u64));
         }
         let seed = self.seed(index, stage);
         let policy = policy.copy()?;
@@ -490,8 +492,7 @@ struct Saved {
 }
 
 fn settings_text(settings: &Settings) -> Result<String> {
-    toml::to_string_pretty(settings)
-        .map_err(|e| Error::File { path: CONFIG.into(), problem: e.to_string() })
+    toml::to_string_pretty(settings).map_err(|e| Error::File { path: CONFIG.into(), problem: e.to_string() })
 }
 
 /// The plan of the run in `out`, if it is one of these settings on this log.

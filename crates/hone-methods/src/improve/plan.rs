@@ -13,7 +13,7 @@ use crate::data::Examples;
 use crate::error::{Error, Result};
 use crate::method::{Family, Method, Needs, settings};
 use crate::oracle::Checks;
-use crate::policy::Policy;
+use crate::policy::{Policy, refusal};
 use crate::recipe::Recipe;
 use crate::report::{NotChosen, Step};
 use crate::train::{Training, seq_logps};
@@ -216,10 +216,14 @@ fn chosen(log: &Log, left: &mut Vec<(String, String)>) -> Vec<(&'static Method, 
         },
     );
     let checks = enough(checked) && outcomes > 0;
-    consider("grpo", checks, match checks {
-        true => "the same prompts, with the check as a reward".into(),
-        false => "no outcomes on prompts whose answers can be checked".into(),
-    });
+    consider(
+        "grpo",
+        checks,
+        match checks {
+            true => "the same prompts, with the check as a reward".into(),
+            false => "no outcomes on prompts whose answers can be checked".into(),
+        },
+    );
     // Thumbs on answers to different prompts give no pairs; where they are most of the log, KTO uses them all.
     let by_thumbs = enough(labels) && thumbs > 0 && pairs < thumbs / 2;
     consider(
@@ -424,7 +428,12 @@ fn speed(log: &Log, policy: &Policy) -> Result<f64> {
     let mut tokens = 0;
     for record in &log.train {
         for response in &record.responses {
-            if let Some(sequence) = policy.encode(&record.prompt, &response.content.text(), limit)? {
+            let encoded = match policy.encode(&record.prompt, &response.content.text(), limit) {
+                // Counted where it is trained on.
+                Err(Error::Model(error)) if refusal(&error).is_some() => continue,
+                other => other?,
+            };
+            if let Some(sequence) = encoded {
                 tokens += sequence.tokens.len();
                 examples.items.push(crate::data::Example {
                     record: 0,

@@ -47,7 +47,9 @@ fn mixed(bench: &Bench) -> Vec<Record> {
 fn a_log_of_pairs_and_edits_improves_the_policy() {
     let (bench, folder) = (Bench::new(1).unwrap(), tempfile::tempdir().unwrap());
     let out = folder.path().join("out");
-    let run = Run::prepare(settings(&bench, folder.path(), &mixed(&bench)), &out, false, "hone".into(), quiet()).unwrap();
+    let run =
+        Run::prepare(settings(&bench, folder.path(), &mixed(&bench)), &out, false, "hone".into(), quiet())
+            .unwrap();
     let planned: Vec<&str> = run.plan.stages.iter().map(|stage| stage.method.as_str()).collect();
     assert_eq!(planned, ["sft", "dpo", "reward-pairs"]);
     let done = run.go().unwrap();
@@ -68,13 +70,21 @@ fn a_log_of_pairs_and_edits_improves_the_policy() {
 #[test]
 fn no_prompt_is_in_two_parts() {
     let (bench, folder) = (Bench::new(2).unwrap(), tempfile::tempdir().unwrap());
-    let run =
-        Run::prepare(settings(&bench, folder.path(), &mixed(&bench)), folder.path(), false, "hone".into(), quiet()).unwrap();
+    let run = Run::prepare(
+        settings(&bench, folder.path(), &mixed(&bench)),
+        folder.path(),
+        false,
+        "hone".into(),
+        quiet(),
+    )
+    .unwrap();
     let keys = |records: &[Record]| records.iter().map(key_of).collect::<HashSet<u64>>();
     let log = run.log();
     let (train, validation, held_out) = (keys(&log.train), keys(&log.validation), keys(&log.held_out));
     assert!(!train.is_empty() && !validation.is_empty() && !held_out.is_empty());
-    assert!(train.is_disjoint(&validation) && train.is_disjoint(&held_out) && validation.is_disjoint(&held_out));
+    assert!(
+        train.is_disjoint(&validation) && train.is_disjoint(&held_out) && validation.is_disjoint(&held_out)
+    );
 }
 
 #[test]
@@ -141,7 +151,10 @@ fn a_rate_of_zero_improves_nothing_and_says_so() {
     let mut settings = settings(&bench, folder.path(), &bench.pairs(120, "pairs"));
     settings.methods = vec!["dpo".into()];
     settings.set = vec!["dpo.training.learning_rate=0.0".into()];
-    let done = Run::prepare(settings, &folder.path().join("out"), false, "hone".into(), quiet()).unwrap().go().unwrap();
+    let done = Run::prepare(settings, &folder.path().join("out"), false, "hone".into(), quiet())
+        .unwrap()
+        .go()
+        .unwrap();
     assert_eq!(done.outcome.verdict(), Verdict::NotImproved, "{}", done.outcome);
 }
 
@@ -152,7 +165,8 @@ fn a_step_that_does_harm_is_rolled_back() {
     // Those who are trained on say the opposite of those who decide and those who measure.
     let split = |record: &Record| hone_feedback::split::side(record, 0.2, 1);
     for record in &mut records {
-        let decides = hone_feedback::split::side(record, 0.1, 1 ^ 0x5eed) == hone_feedback::split::Side::HeldOut;
+        let decides =
+            hone_feedback::split::side(record, 0.1, 1 ^ 0x5eed) == hone_feedback::split::Side::HeldOut;
         if split(record) == hone_feedback::split::Side::Train && !decides {
             for item in &mut record.feedback {
                 if let Form::Comparison { better, worse } = &mut item.form {
@@ -162,7 +176,10 @@ fn a_step_that_does_harm_is_rolled_back() {
         }
     }
     let settings = settings(&bench, folder.path(), &records);
-    let done = Run::prepare(settings, &folder.path().join("out"), false, "hone".into(), quiet()).unwrap().go().unwrap();
+    let done = Run::prepare(settings, &folder.path().join("out"), false, "hone".into(), quiet())
+        .unwrap()
+        .go()
+        .unwrap();
     assert!(done.model.is_none());
     let ended = done.report.plan.steps[0].ended.clone().unwrap();
     assert!(ended.starts_with("rolled back: -"), "{ended}");
@@ -190,11 +207,16 @@ fn a_log_that_cannot_feed_a_method_says_what_it_could_feed() {
     let (bench, folder) = (Bench::new(7).unwrap(), tempfile::tempdir().unwrap());
     let mut settings = settings(&bench, folder.path(), &bench.thumbs(100, "a"));
     settings.methods = vec!["dpo".into()];
-    let refused = Run::prepare(settings.clone(), folder.path(), false, "hone".into(), quiet()).unwrap_err().to_string();
+    let refused =
+        Run::prepare(settings.clone(), folder.path(), false, "hone".into(), quiet()).unwrap_err().to_string();
     assert!(refused.starts_with("method `dpo`: needs pairs, got "), "{refused}");
-    assert!(refused.contains("of thumb") && refused.contains("it could feed") && refused.contains("kto"), "{refused}");
+    assert!(
+        refused.contains("of thumb") && refused.contains("it could feed") && refused.contains("kto"),
+        "{refused}"
+    );
     settings.methods = vec!["dppo".into()];
-    let refused = Run::prepare(settings, folder.path(), false, "hone".into(), quiet()).unwrap_err().to_string();
+    let refused =
+        Run::prepare(settings, folder.path(), false, "hone".into(), quiet()).unwrap_err().to_string();
     assert!(refused.contains("the nearest is `dpo`"), "{refused}");
 }
 
@@ -218,7 +240,8 @@ fn few_prompts_are_split_by_answers() {
     let prompt = records[0].prompt.clone();
     records.iter_mut().for_each(|record| record.prompt = prompt.clone());
     let run =
-        Run::prepare(settings(&bench, folder.path(), &records), folder.path(), false, "hone".into(), quiet()).unwrap();
+        Run::prepare(settings(&bench, folder.path(), &records), folder.path(), false, "hone".into(), quiet())
+            .unwrap();
     assert_eq!(run.log().split, read::Split::Answer);
     assert!(run.plan_text().contains("too few prompts"));
     assert!(run.log().held_out.len() > 5);
@@ -231,7 +254,10 @@ fn an_adapter_is_trained_and_written() {
     settings.methods = vec!["sft".into()];
     settings.set = vec!["sft.training.learning_rate=1e-2".into()];
     settings.lora = 4;
-    let done = Run::prepare(settings, &folder.path().join("out"), false, "hone".into(), quiet()).unwrap().go().unwrap();
+    let done = Run::prepare(settings, &folder.path().join("out"), false, "hone".into(), quiet())
+        .unwrap()
+        .go()
+        .unwrap();
     let model = done.model.unwrap();
     assert!(model.join("adapter_config.json").exists() && !model.join("model.safetensors").exists());
     assert_eq!(done.outcome.verdict(), Verdict::Improved, "{}", done.outcome);

@@ -164,7 +164,10 @@ pub fn list_loss(
         Objective::Lambda => {
             // Ranks are plain numbers: the paper passes no gradient through the weights.
             let rank = ranks(&scores.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>()?, order);
-            over_pairs(&|better, worse| dcg_change(labels[better], rank[better], labels[worse], rank[worse]), true)?
+            over_pairs(
+                &|better, worse| dcg_change(labels[better], rank[better], labels[worse], rank[worse]),
+                true,
+            )?
         }
     })
 }
@@ -237,10 +240,10 @@ fn held_out_dcg(seed: u64, objective: &str, responses: usize) -> Result<f64> {
     let settings = bench::quick(&format!("objective = \"{objective}\"\nbeta = 0.5"))?;
     let start = bench.policy()?;
     let after = run(bench.job(&train, &settings)?)?.policy()?;
-    let held_out = Examples::from_records(&start, &bench.rankings(100, 6, "held out"), Shape::Lists, 64)?.items;
+    let held_out =
+        Examples::from_records(&start, &bench.rankings(100, 6, "held out"), Shape::Lists, 64)?.items;
     let want = Want::default();
-    let (old, new) =
-        (seq_logps(&start.model, &held_out, &want)?, seq_logps(&after.model, &held_out, &want)?);
+    let (old, new) = (seq_logps(&start.model, &held_out, &want)?, seq_logps(&after.model, &held_out, &want)?);
     let shares: Vec<f64> = held_out
         .iter()
         .zip(old.iter().zip(&new))
@@ -284,7 +287,7 @@ mod tests {
     #[test]
     fn lambda_by_hand() {
         // Equal scores: gains 1 and 0, weight |1/ln 2 − 1/ln 3| = 0.53246, softplus(0) = ln 2 = 0.69315.
-        assert_close(&of(Objective::Lambda, &[0.0, 0.0], &[1.0, 0.0]), &[0.53246 * 0.69315]);
+        assert_close(&of(Objective::Lambda, &[0.0, 0.0], &[1.0, 0.0]), &[0.53246 * std::f64::consts::LN_2]);
         // Ties give no pair.
         assert_close(&of(Objective::Lambda, &[0.3, 0.1], &[0.5, 0.5]), &[0.0]);
         // Ranked the wrong way round the weight is the same, and the pair costs softplus(1) = 1.31326.
@@ -311,15 +314,16 @@ mod tests {
         // (1 − 0.5)² + (0 − 0.5)² = 0.5.
         assert_close(&of(Objective::PointMse, &[0.5, 0.5], &[1.0, 0.0]), &[0.5]);
         // At score 0 every label costs ln 2.
-        assert_close(&of(Objective::PointSigmoid, &[0.0, 0.0], &[0.3, 0.9]), &[2.0 * 0.69315]);
+        assert_close(&of(Objective::PointSigmoid, &[0.0, 0.0], &[0.3, 0.9]), &[2.0 * std::f64::consts::LN_2]);
         // Labels ¾ and ¼ as shares against equal scores: ln 2.
-        assert_close(&of(Objective::Softmax, &[1.0, 1.0], &[0.75, 0.25]), &[0.69315]);
+        assert_close(&of(Objective::Softmax, &[1.0, 1.0], &[0.75, 0.25]), &[std::f64::consts::LN_2]);
     }
 
     #[test]
     fn labels_matter_to_lambda_and_not_to_list_mle() {
         let (far, near) = ([0.99, 0.5, 0.01], [0.51, 0.5, 0.49]);
-        let value = |objective, labels: &[f32]| loss::scalar(&of(objective, &[0.1, 0.2, 0.3], labels)).unwrap();
+        let value =
+            |objective, labels: &[f32]| loss::scalar(&of(objective, &[0.1, 0.2, 0.3], labels)).unwrap();
         assert!(value(Objective::Lambda, &far) > 10.0 * value(Objective::Lambda, &near));
         assert_eq!(value(Objective::ListMle, &far), value(Objective::ListMle, &near));
     }

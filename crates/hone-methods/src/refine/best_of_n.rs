@@ -8,7 +8,7 @@ use crate::bench;
 use crate::data::Example;
 use crate::error::{Error, Result};
 use crate::method::{Claim, Family, Job, Needs, Product, Settings, method, settings};
-use crate::policy::Policy;
+use crate::policy::{Policy, refusal};
 use crate::preference::reward_pairs;
 use crate::refine::{Answered, Attempt, Cost, Draw, judge, mean_logp, prompts, sample, tokens};
 use crate::reward::RewardModel;
@@ -123,7 +123,10 @@ fn scores(reward: &RewardModel, record: &Record, samples: &[Sample]) -> Result<V
     for sample in samples {
         let sequence = match sample.text.trim().is_empty() {
             true => None,
-            false => reward.policy.encode(&record.prompt, &sample.text, limit)?,
+            false => match reward.policy.encode(&record.prompt, &sample.text, limit) {
+                Err(Error::Model(error)) if refusal(&error).is_some() => None,
+                other => other?,
+            },
         };
         scores.push(match sequence {
             Some(sequence) => {

@@ -184,7 +184,8 @@ impl Grpo {
             Normalise::Answers => {
                 let lengths: Vec<f64> = part.rollouts.iter().map(|r| r.logps.len() as f64).collect();
                 let each = part.rollouts.iter().zip(&lengths);
-                each.flat_map(|(r, n)| std::iter::repeat_n((1.0 / (n * answers)) as f32, r.logps.len())).collect()
+                each.flat_map(|(r, n)| std::iter::repeat_n((1.0 / (n * answers)) as f32, r.logps.len()))
+                    .collect()
             }
             Normalise::Tokens => part.spread(|_| 1.0 / step.tokens as f64),
             Normalise::Constant => part.spread(|_| 1.0 / (answers * self.draw.max_tokens as f64)),

@@ -69,6 +69,10 @@ pub fn rollouts(
     let drawn = sample(model, &asked, sampling.group, sampling.draw, seed)?;
     let mut rollouts = vec![];
     for (group, ((record, samples), prompt)) in records.iter().zip(drawn).zip(&asked).enumerate() {
+        if samples.is_empty() {
+            // Nothing could be asked: the sampler has said why by giving no answers.
+            continue;
+        }
         let before = model.prompt_tokens(group, prompt)?;
         for one in samples {
             let reward = judge(method, oracle, record.1, &one.text)?.score;
@@ -92,7 +96,8 @@ pub fn rollouts(
 /// A group of equal rewards has no advantage. The deviation is that of a sample, as in the released code.
 pub fn group_advantages(rollouts: &[Rollout], scale: bool) -> Vec<f64> {
     per_group(rollouts, |rewards| {
-        let (centre, spread) = (mean(rewards), if rewards.len() > 1 { standard_deviation(rewards) } else { 0.0 });
+        let (centre, spread) =
+            (mean(rewards), if rewards.len() > 1 { standard_deviation(rewards) } else { 0.0 });
         // 1e-4 keeps a group of nearly equal rewards from blowing up, as in the released code.
         rewards.iter().map(|r| (r - centre) / if scale { spread + 1e-4 } else { 1.0 }).collect()
     })
@@ -253,9 +258,14 @@ pub fn learn<R: Rule>(
             let mut places: Vec<usize> = (0..rollouts.len()).collect();
             shuffle(&mut places, &mut rng(seed, &format!("pass {pass}")));
             for minibatch in places.chunks(places.len().div_ceil(reuse.minibatches).max(1)) {
-                let report = step(&mut trainer, &rollouts, minibatch, sampling.draw, |part, step| {
-                    rule.loss(part, &context, step)
-                }, &said)?;
+                let report = step(
+                    &mut trainer,
+                    &rollouts,
+                    minibatch,
+                    sampling.draw,
+                    |part, step| rule.loss(part, &context, step),
+                    &said,
+                )?;
                 if let Some(listener) = &session.listener {
                     listener(&report, steps);
                 }
@@ -360,7 +370,12 @@ pub fn check_draw(method: &str, draw: &Draw) -> Result<()> {
     crate::method::above_zero(method, "draw.temperature", draw.temperature)?;
     match draw.top_p < 1.0 {
         // A cut distribution is not the one that the policy's log-probabilities are of.
-        true => Err(Error::range(method, "draw.top_p", "1: the policy must be trained on what it samples from", draw.top_p)),
+        true => Err(Error::range(
+            method,
+            "draw.top_p",
+            "1: the policy must be trained on what it samples from",
+            draw.top_p,
+        )),
         false => Ok(()),
     }
 }

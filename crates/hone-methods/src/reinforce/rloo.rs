@@ -11,7 +11,7 @@ use crate::method::{Claim, Family, Job, Needs, Product, Settings, method, not_ne
 use crate::refine::Draw;
 use crate::reinforce::grpo::held_out_score;
 use crate::reinforce::{
-    Part, Reuse, Rollout, Rule, Sampling, Step, check_draw, leave_one_out_advantages, learn, token_logps,
+    Part, Reuse, Rollout, Rule, Sampling, Step, check_draw, learn, leave_one_out_advantages, token_logps,
 };
 use crate::train::{Decay, Training};
 
@@ -98,7 +98,8 @@ impl Rule for Rloo {
             // The divergence belongs to the reward, so the baseline takes its mean off too.
             let then = token_logps(reference, rollouts, &self.draw)?;
             for (rollout, then) in rollouts.iter_mut().zip(then) {
-                let moved: f64 = rollout.logps.iter().zip(then).map(|(now, then)| f64::from(now - then)).sum();
+                let moved: f64 =
+                    rollout.logps.iter().zip(then).map(|(now, then)| f64::from(now - then)).sum();
                 rollout.reward -= self.kl_weight * moved;
             }
         }
