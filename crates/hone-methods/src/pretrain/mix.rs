@@ -70,15 +70,24 @@ pub struct WorldMix {
     /// Share of answers that are shown with a planted error, in `[0, 1)`. It keeps a world that a small model would
     /// master from being mastered: sampled at temperature 1, the model errs at least that often.
     pub slip: f64,
+    /// Factor on the loss of its replies but labels, above 0, from [`super::Settings::emphasis_from`] on: a ranking of
+    /// four letters weighs little beside a sum of forty.
+    #[serde(default = "one")]
+    pub emphasis: f32,
+}
+
+fn one() -> f32 {
+    1.0
 }
 
 impl Default for Mix {
     fn default() -> Self {
-        let world = |world: &str, weight, levels: &[f64], slip| WorldMix {
+        let world = |world: &str, weight, levels: &[f64], slip, emphasis| WorldMix {
             world: world.to_string(),
             weight,
             levels: levels.to_vec(),
             slip,
+            emphasis,
         };
         Mix {
             answer: 0.38,
@@ -90,10 +99,10 @@ impl Default for Mix {
             vague: 0.15,
             approved: 0.1,
             worlds: vec![
-                world("sums", 0.46, &[0.08, 0.18, 0.22, 0.46, 0.02, 0.02, 0.02], 0.3),
-                world("programs", 0.10, &[0.1, 0.2, 0.45, 0.17, 0.08], 0.45),
-                world("notes", 0.13, &[0.1, 0.2, 0.45, 0.17, 0.08], 0.42),
-                world("lists", 0.31, &[0.2, 0.25, 0.4, 0.1, 0.05], 0.3),
+                world("sums", 0.46, &[0.08, 0.18, 0.22, 0.46, 0.02, 0.02, 0.02], 0.3, 1.0),
+                world("programs", 0.10, &[0.1, 0.2, 0.45, 0.17, 0.08], 0.45, 1.0),
+                world("notes", 0.13, &[0.1, 0.2, 0.45, 0.17, 0.08], 0.42, 1.0),
+                world("lists", 0.31, &[0.2, 0.25, 0.4, 0.1, 0.05], 0.3, 4.0),
             ],
         }
     }
@@ -188,6 +197,10 @@ impl Mix {
                 if !(0.0..1.0).contains(&share.slip) {
                     let key = format!("slip of {}", share.world);
                     return Err(wrong(&key, "a share in [0, 1)", share.slip));
+                }
+                if !(share.emphasis > 0.0 && share.emphasis.is_finite()) {
+                    let key = format!("emphasis of {}", share.world);
+                    return Err(wrong(&key, "a number above 0", share.emphasis));
                 }
                 Ok(world)
             })

@@ -100,6 +100,8 @@ pub enum Length {
 pub struct Settings {
     /// Governs everything that is drawn.
     pub seed: u64,
+    /// Model folder to go on from, with its size and tokenizer; without, the run begins with fresh weights.
+    pub init: Option<PathBuf>,
     /// Size of the model.
     pub size: Size,
     /// Most tokens of the vocabulary, at least 260.
@@ -125,6 +127,8 @@ pub struct Settings {
     pub shown_weight: f32,
     /// Steps before that loss begins.
     pub shown_from: u64,
+    /// Steps before the worlds' own emphasis begins.
+    pub emphasis_from: u64,
     /// Threads, at least 1. Changes nothing but the time.
     pub threads: usize,
     /// Steps between checkpoints, at least 1.
@@ -139,6 +143,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             seed: 0,
+            init: None,
             size: Size { width: 192, layers: 5, heads: 6, kv_heads: 2, feed_forward: 512 },
             vocabulary: 1024,
             length: Length::Steps(3300),
@@ -151,6 +156,7 @@ impl Default for Settings {
             average: 0.995,
             shown_weight: 0.5,
             shown_from: 600,
+            emphasis_from: 1400,
             threads: std::thread::available_parallelism().map_or(1, |threads| threads.get()),
             save_every: 200,
             keep: 2,
@@ -211,10 +217,15 @@ pub fn run(settings: &Settings, out: &Path, resume: bool, on: &mut dyn FnMut(&Pr
             let needed = "a folder without a run, or --resume to go on with the run there";
             return Err(wrong("out", needed, out.display()));
         }
-        let texts = (0..VOCABULARY_TEXTS).map(|index| stream.conversation(index));
-        let texts = texts.map(|talk| talk.map(|talk| [talk.prompt, talk.reply]));
-        let texts: Vec<String> = texts.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-        vocabulary::write(&words, &texts, settings.vocabulary, CONTEXT)?;
+        match &settings.init {
+            Some(folder) => vocabulary::copy(folder, &words)?,
+            None => {
+                let texts = (0..VOCABULARY_TEXTS).map(|index| stream.conversation(index));
+                let texts = texts.map(|talk| talk.map(|talk| [talk.prompt, talk.reply]));
+                let texts: Vec<String> = texts.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+                vocabulary::write(&words, &texts, settings.vocabulary, CONTEXT)?;
+            }
+        }
     }
     let encoder = Encoder::new(&words, settings.mix.label_weight)?;
     let deadline = match settings.length {
@@ -329,7 +340,10 @@ fn trainer(settings: &Settings, steps: u64, encoder: &Encoder, words: &Path) -> 
     config.eos_tokens = vec![encoder.end];
     config.pad_token = Some(encoder.pad);
     config.raw = config.to_json();
-    let mut model = Model::random(config, settings.seed);
+    let mut model = match &settings.init {
+        Some(folder) => folder::read(folder)?,
+        None => Model::random(config, settings.seed),
+    };
     model.threads = settings.threads;
     let mut trainer = Trainer::new(
         model,
@@ -384,8 +398,8 @@ impl Encoder {
     }
 
     /// Ids of a conversation as the chat template writes it, and the weight of each; `shown` is that of a right answer
-    /// in the prompt.
-    fn encode(&self, talk: &Conversation, shown: f32) -> Result<Encoded> {
+    /// in the prompt, `emphasis` that of a reply which is no label.
+    fn encode(&self, talk: &Conversation, shown: f32, emphasis: f32) -> Result<Encoded> {
         let mut ids = vec![self.user];
         let mut weights = vec![0.0];
         let within = |start: usize, end: usize| {
@@ -398,7 +412,7 @@ impl Encoder {
         ids.push(self.assistant);
         ids.extend(self.tokenizer.encode(&talk.reply, false)?);
         ids.push(self.end);
-        let weight = if talk.role == Role::Label { self.label_weight } else { 1.0 };
+        let weight = if talk.role == Role::Label { self.label_weight } else { emphasis };
         // The token that opens the assistant's turn is given, not learnt.
         weights.push(0.0);
         weights.resize(ids.len(), weight);
@@ -439,10 +453,17 @@ fn prepare(
     first: u64,
 ) -> Result<(Step, Vec<Batch>)> {
     let (mut next, mut tokens) = (first, 0);
-    let shown = if taken >= settings.shown_from { settings.shown_weight } else { 0.0 };
+    // A model that goes on has its first steps behind it.
+    let late = |from: u64| settings.init.is_some() || taken >= from;
+    let shown = if late(settings.shown_from) { settings.shown_weight } else { 0.0 };
     let mut items = vec![];
     while tokens < settings.step_tokens {
-        let item = encoder.encode(&stream.conversation(next)?, shown)?;
+        let talk = stream.conversation(next)?;
+        let emphasis = match late(settings.emphasis_from) {
+            true => settings.mix.worlds[talk.world].emphasis,
+            false => 1.0,
+        };
+        let item = encoder.encode(&talk, shown, emphasis)?;
         next += 1;
         // Nothing the worlds make is as long as the context; were it, the model could not read it.
         if item.ids.len() <= CONTEXT {

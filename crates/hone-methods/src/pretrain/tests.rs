@@ -61,6 +61,13 @@ fn the_loss_falls_and_a_resumed_run_comes_to_the_same_model() {
 
     let again = run(&short(), &whole, false, &mut |_| {}).unwrap_err().to_string();
     assert!(again.contains("--resume"), "{again}");
+    // A run that goes on from a model begins where it ended.
+    let more = folder.path().join("more");
+    let settings = Settings { init: Some(outcome.model.clone()), length: Length::Steps(2), ..short() };
+    run(&settings, &more, false, &mut |_| {}).unwrap();
+    let (first, last) = (lines(&more)[0]["loss"].as_f64().unwrap(), mean(&losses[25..]));
+    assert!((first - last).abs() < 0.3, "{first}, {last}");
+
     let model = hone_lm::Local::from_folder(&outcome.model, &hone_lm::LocalOptions::default()).unwrap();
     assert!(model.template().is_some());
 }
@@ -86,14 +93,14 @@ fn tokens_are_those_of_the_template_and_only_the_reply_is_learnt() {
     let encoder = Encoder::new(&words, 4.0).unwrap();
     let template = ChatTemplate::from_folder(&words, &encoder.tokenizer).unwrap().unwrap();
     for talk in &talks {
-        let encoded = encoder.encode(talk, 0.0).unwrap();
+        let encoded = encoder.encode(talk, 0.0, 1.0).unwrap();
         let messages = [Message::new("user", &*talk.prompt), Message::new("assistant", &*talk.reply)];
         let masked = template.mask_by_tag(&messages, &RenderOptions::default(), &encoder.tokenizer).unwrap();
         assert_eq!(encoded.ids, masked.ids, "{talk:?}");
         let mask: Vec<bool> = encoded.weights.iter().map(|weight| *weight > 0.0).collect();
         assert_eq!(mask, masked.mask, "{talk:?}");
         // What is shown and right is learnt beside the reply, and nothing else is.
-        let with_shown = encoder.encode(talk, 0.5).unwrap();
+        let with_shown = encoder.encode(talk, 0.5, 1.0).unwrap();
         assert_eq!(with_shown.ids, encoded.ids);
         let shown: Vec<u32> = (0..encoded.ids.len())
             .filter(|at| with_shown.weights[*at] == 0.5)
@@ -145,4 +152,33 @@ fn minutes_end_a_run_on_time_and_settings_out_of_range_are_named() {
     assert!(refused(&|s| s.mix.right = -1.0).contains("`right`"));
     assert!(Size::named("9b").unwrap_err().to_string().contains("0.1m, 0.7m, 2m, 3m"));
     assert!(!folder.path().join("none").exists());
+}
+
+/// The model that is shipped does what its page says, within chance.
+#[test]
+fn the_shipped_model_is_the_one_that_was_measured() {
+    use crate::eval::{Settings, evaluate};
+
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/hone-tiny");
+    let model = hone_lm::Local::from_folder(&folder, &hone_lm::LocalOptions::default()).unwrap();
+    let page = fs::read_to_string(folder.join("../../docs/hone-tiny.md")).unwrap();
+    let settings = Settings { prompts: 80, samples: 2, seed: 77, ..Settings::default() };
+    let mut seen = 0;
+    // Rows of the page's tables: world, role, share right in per cent, and more.
+    for row in page.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let cells: Vec<&str> = row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        let (Ok(world), Ok(role)) = (hone_worlds::world(cells[0]), mix::role(cells[1])) else { continue };
+        let claimed: f64 = cells[2].trim_end_matches(" %").parse().unwrap();
+        let report = evaluate(&model, world.as_ref(), role, &settings).unwrap().report;
+        let right = report.pass[0].1.estimate;
+        // Two answers to one prompt are not independent: at worst there are as many draws as prompts. Four deviations.
+        let p = claimed / 100.0;
+        let margin = 4.0 * (p * (1.0 - p) / report.prompts as f64).sqrt();
+        assert!((right - p).abs() < margin, "{world:?} {}: {right}, the page says {claimed} %", cells[1]);
+        if let Some(again) = report.again {
+            assert!(again.gain.estimate > 0.0, "{world:?}: {again:?}");
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 16);
 }

@@ -31,6 +31,10 @@ pub const ASSISTANT: &str = "<|assistant|>";
 /// Bytes and special tokens: the smallest vocabulary there is.
 pub const SMALLEST: usize = 256 + 4;
 
+/// The files of a tokenizer.
+const FILES: [&str; 4] =
+    ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
+
 const TEMPLATE: &str = "{%- for message in messages -%}\
 {%- if message['role'] == 'assistant' -%}\
 {{- '<|assistant|>' -}}{% generation %}{{- message['content'] + '<|end|>' -}}{% endgeneration %}\
@@ -75,16 +79,25 @@ pub fn write(folder: &Path, texts: &[String], size: usize, context: usize) -> Re
     });
     let generation = json!({ "eos_token_id": id(END), "pad_token_id": id(PAD) });
     let pretty = |value: &Value| format!("{value:#}\n");
-    let files = [
-        ("tokenizer.json", model + "\n"),
-        ("tokenizer_config.json", pretty(&config)),
-        ("chat_template.jinja", TEMPLATE.to_string()),
-        ("generation_config.json", pretty(&generation)),
-    ];
+    let texts = [model + "\n", pretty(&config), TEMPLATE.to_string(), pretty(&generation)];
     Ok(atomically(folder, |partial| {
-        for (name, text) in &files {
+        for (name, text) in FILES.iter().zip(&texts) {
             let path = partial.join(name);
             std::fs::write(&path, text).map_err(hone_nn::Error::io(&path))?;
+        }
+        Ok(())
+    })?)
+}
+
+/// Copies the files of a tokenizer from one model folder to another.
+///
+/// # Errors
+/// Those of reading and writing.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    Ok(atomically(to, |partial| {
+        for name in FILES {
+            let path = from.join(name);
+            std::fs::copy(&path, partial.join(name)).map_err(hone_nn::Error::io(&path))?;
         }
         Ok(())
     })?)
