@@ -326,10 +326,25 @@ impl Evaluation {
     }
 }
 
-/// The prompts of texts, with the world's instructions if wanted.
-fn prompts(texts: &[String], world: &dyn World, settings: &Settings) -> Vec<Prompt> {
-    let instructions = settings.instructions.then(|| world.instructions());
-    texts.iter().map(|text| ask::chat(text, instructions)).collect()
+/// The prompts of texts, with the world's instructions and the role's if wanted.
+fn prompts(texts: &[String], world: &dyn World, role: Role, settings: &Settings) -> Vec<Prompt> {
+    let task = match role {
+        Role::Answer => "",
+        Role::Criticise => {
+            " Below [answer] stands an answer to such a task. Below [check] say what is first wrong in \
+             it, as `place: kind, what came, use what would be right`, or `all right`."
+        }
+        Role::Refine => {
+            " Below [answer] stands an answer to such a task, below [check] what is wrong with it. Below \
+             [better] write the whole answer again, mended."
+        }
+        Role::Label => {
+            " Below [answer] stands an answer to such a task. Below [right?] say `yes` if it is right, else `no`, and \
+             nothing more."
+        }
+    };
+    let instructions = settings.instructions.then(|| format!("{}{task}", world.instructions()));
+    texts.iter().map(|text| ask::chat(text, instructions.as_deref())).collect()
 }
 
 #[cfg(test)]

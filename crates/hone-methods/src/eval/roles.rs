@@ -44,7 +44,7 @@ fn answer(
 ) -> Result<Vec<Item>> {
     let tasks = tasks(world, level, settings.prompts, settings.seed)?;
     let texts: Vec<String> = tasks.iter().map(|task| roles::answer(&task.prompt())).collect();
-    let asked = prompts(&texts, world, settings);
+    let asked = prompts(&texts, world, Role::Answer, settings);
     let replies = answers(model, &asked, settings.samples, &settings.sampling("answer"))?;
     let checks = oracle(&tasks, &replies)?;
     let mut items = vec![];
@@ -68,7 +68,7 @@ fn refine(
         asked_for += more.len();
         let texts: Vec<String> = more.iter().map(|task| roles::answer(&task.prompt())).collect();
         let sampling = settings.sampling(&format!("first/{asked_for}"));
-        let first = answers(model, &prompts(&texts, world, settings), 1, &sampling)?;
+        let first = answers(model, &prompts(&texts, world, Role::Answer, settings), 1, &sampling)?;
         let checks = oracle(&more, &first)?;
         for ((task, replies), checks) in more.into_iter().zip(first).zip(checks) {
             if let Some(reply) =
@@ -92,11 +92,12 @@ fn refine(
         let critique = task.explain(&answer.text, Detail::Correction)?;
         texts.push(roles::refine(&task.prompt(), &answer.text, &critique));
     }
-    let (n, asked) = (settings.samples, prompts(&texts, world, settings));
+    let (n, asked) = (settings.samples, prompts(&texts, world, Role::Refine, settings));
     let refined = answers(model, &asked, n, &settings.sampling("refine"))?;
     let checks = oracle(&tasks, &refined)?;
     let plain: Vec<String> = tasks.iter().map(|task| roles::answer(&task.prompt())).collect();
-    let again = answers(model, &prompts(&plain, world, settings), n, &settings.sampling("again"))?;
+    let again =
+        answers(model, &prompts(&plain, world, Role::Answer, settings), n, &settings.sampling("again"))?;
     let again = oracle(&tasks, &again)?;
     let mut items = vec![];
     for ((task, text), ((refined, checks), again)) in
@@ -137,7 +138,7 @@ fn judge(
         });
         truths.push((right, said, kind));
     }
-    let asked = prompts(&texts, world, settings);
+    let asked = prompts(&texts, world, role, settings);
     let replies = answers(model, &asked, settings.samples, &settings.sampling(role_label(role)))?;
     let yes = match role {
         Role::Label if model.capabilities().scoring => Some(probability_of_yes(model, &asked)?),

@@ -269,6 +269,28 @@ fn exercises_are_run_against_their_tests() {
 }
 
 #[test]
+fn a_model_that_does_not_know_the_world_is_told_the_role_too() {
+    let world = sums();
+    let told = |instructions, role| {
+        let settings = Settings { instructions, ..settings(1, 1) };
+        match prompts(&["sum 1+1".to_string()], world.as_ref(), role, &settings).remove(0) {
+            Prompt::Messages { messages, .. } => {
+                messages.iter().map(|message| (message.role().to_string(), message.text())).collect()
+            }
+            _ => vec![],
+        }
+    };
+    assert_eq!(told(false, Role::Label), [("user".to_string(), "sum 1+1".to_string())]);
+    let [system, user] = &told(true, Role::Label)[..] else { panic!("needs two messages") };
+    assert_eq!(user.1, "sum 1+1");
+    assert!(system.0 == "system" && system.1.starts_with(world.instructions()), "{system:?}");
+    for (role, cue) in [(Role::Label, "[right?]"), (Role::Criticise, "[check]"), (Role::Refine, "[better]")] {
+        assert!(told(true, role)[0].1.contains(cue), "{role:?}");
+    }
+    assert_eq!(told(true, Role::Answer)[0].1, world.instructions());
+}
+
+#[test]
 fn settings_out_of_range_are_named() {
     let refused = |settings: Settings| {
         evaluate(&Script::default(), sums().as_ref(), Role::Answer, &settings).unwrap_err().to_string()
