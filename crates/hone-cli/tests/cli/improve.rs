@@ -54,7 +54,7 @@ fn a_run_ends_in_a_table_a_report_and_a_status() {
     assert!(text(&again.stderr).contains("a run is here already; go on with --resume"));
     // A finished run that is resumed says the same again.
     let resumed = hone(folder.path(), &[&arguments[..], &["--resume"]].concat());
-    let table = |said: &str| said.split_once("held out  ").map(|(_, rest)| rest.to_string());
+    let table = |said: &str| said.split_once("\nmeasure, ").map(|(_, rest)| rest.to_string());
     assert_eq!(table(&text(&resumed.stdout)), table(&said));
 }
 
@@ -67,7 +67,7 @@ fn what_cannot_be_done_is_named() {
         assert_eq!(run.status.code(), Some(2), "{arguments:?}");
         text(&run.stderr)
     };
-    assert!(refused(&["improve", "log.jsonl", "--method", "kot"]).contains("the nearest is `kto`"));
+    assert!(refused(&["improve", "log.jsonl", "--method", "ktoo"]).contains("the nearest is `kto`"));
     assert!(refused(&["improve", "log.jsonl", "--method", "sft"]).contains("it could feed"));
     assert!(refused(&["improve", "log.jsonl", "--budget", "soon"]).contains("a time such as 90s, 10m or 2h"));
     assert!(refused(&["improve", "none.jsonl"]).contains("none.jsonl"));

@@ -27,7 +27,7 @@ pub(super) fn plan(run: &Run) -> String {
     let mut text = String::new();
     let log = &run.log;
     let model = run.policy.model.params.data.len() as f64 / 1e6;
-    let _ = writeln!(text, "model   {} ({model:.1} M weights)", run.settings.model.display());
+    let _ = writeln!(text, "model   {} ({model:.1} M weights)", model_name(run));
     let _ = writeln!(
         text,
         "log     {} records, {} refused: {} to train on, {} to decide by, {} held out, split {}",
@@ -81,7 +81,7 @@ pub(super) fn report(
     head.seconds = run.started.elapsed().as_secs_f64();
     head.seed = run.settings.seed;
     head.model = ModelLine {
-        name: file_name(&run.settings.model),
+        name: model_name(run),
         parameters: run.policy.model.params.data.len() as u64,
         written_to: model.map(|folder| folder.display().to_string()),
     };
@@ -220,6 +220,14 @@ pub(super) fn metrics(run: &Run, outcome: &Outcome) -> Result<()> {
 
 fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// The model's folder, or that it is the built-in one, whose folder is a cache's business.
+fn model_name(run: &Run) -> String {
+    match crate::tiny::folder() {
+        Ok(folder) if folder == run.settings.model => "hone-tiny, built in".into(),
+        _ => run.settings.model.display().to_string(),
+    }
 }
 
 /// The present moment to the minute, in UTC.
