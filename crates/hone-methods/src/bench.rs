@@ -238,6 +238,13 @@ pub fn temporary(name: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// Removes the folders of this process. No bench may be used after it.
+pub fn clean_up() {
+    let folder = std::env::temp_dir().join(format!("hone-bench-{}", std::process::id()));
+    // A folder that was never made, or that cannot be removed, is the system's to clean.
+    let _ = std::fs::remove_dir_all(folder);
+}
+
 /// Makes the folder of the starting policy: fitted to random phrases, so that it ends what it writes.
 fn start() -> Result<PathBuf> {
     let folder = temporary("start")?;

@@ -57,6 +57,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             }
         }
     }
+    hone_methods::bench::clean_up();
     if args.json {
         let all: Vec<Value> = findings.iter().map(with_verdict).collect::<Result<_>>()?;
         println!("{}", serde_json::to_string_pretty(&all)?);
