@@ -293,7 +293,7 @@ impl<'a> Probe<'a> {
 }
 
 /// Most tokens of a sampled answer.
-const ANSWER_TOKENS: usize = 192;
+pub(super) const ANSWER_TOKENS: usize = 192;
 
 /// Losses of a conversion that only say that another shape holds the item.
 const LEFT_TO_OTHERS: [&str; 12] = [

@@ -37,7 +37,10 @@ use plan::{Plan, Stage, Terms};
 use read::{Log, Reading};
 
 /// Share of the budget that one measurement may take.
-const MEASURING_SHARE: f64 = 0.1;
+const MEASURING_SHARE: f64 = 0.12;
+
+/// Answers to each prompt whose answers can be checked.
+const ANSWERS: usize = 4;
 
 /// Seconds that stand for the budget of a run without one, where something has to be sized by it.
 const UNLIMITED: f64 = 600.0;
@@ -430,13 +433,17 @@ impl Run {
 
     fn extent(&self, purpose: &str, validation: bool) -> Extent {
         let tokens = self.settings.budget.unwrap_or(UNLIMITED) * MEASURING_SHARE * self.plan.speed;
-        // Examples and answers are taken to be some hundred tokens long, and writing to cost four times as much.
-        let examples = ((tokens / 2.0 / 300.0) as usize).clamp(40, 400);
-        let prompts = ((tokens / 2.0 / 1200.0) as usize).clamp(20, if validation { 60 } else { 150 });
+        let length = self.plan.length.max(1.0);
+        // An example is measured in up to four texts (a pair, an answer to imitate, a label).
+        let examples = ((tokens / 2.0 / (4.0 * length)) as usize).clamp(30, 400);
+        // Writing a token costs about four times as much as reading one, and an answer is no longer than a text.
+        let written = 4.0 * length.min(measure::ANSWER_TOKENS as f64) * ANSWERS as f64;
+        let prompts =
+            ((tokens / 2.0 / (length + written)) as usize).clamp(20, if validation { 60 } else { 150 });
         Extent {
             examples: if validation { examples / 2 } else { examples },
             prompts,
-            answers: 4,
+            answers: ANSWERS,
             max_tokens: self.policy.model.config().max_positions,
             seed: sub_seed(self.settings.seed, purpose),
         }

@@ -19,7 +19,7 @@ use crate::report::{NotChosen, Step};
 use crate::train::{Training, seq_logps};
 
 /// Share of the budget that is spent on training; the rest reads, measures and writes.
-const TRAINING_SHARE: f64 = 0.65;
+const TRAINING_SHARE: f64 = 0.55;
 
 /// How many times as long a training step takes as scoring the same tokens: forward, backward, optimiser.
 const STEP_COST: f64 = 3.5;
@@ -63,6 +63,8 @@ pub struct Plan {
     pub left: Vec<(String, String)>,
     /// Tokens per second that the model scores here.
     pub speed: f64,
+    /// Mean tokens of a prompt with one response.
+    pub length: f64,
 }
 
 /// What the plan is made under.
@@ -85,7 +87,8 @@ impl Plan {
     /// [`Error::UnknownMethod`]; [`Error::Data`] if the log feeds none of the methods asked for, or none at all;
     /// those of settings.
     pub fn make(log: &Log, policy: &Policy, terms: &Terms<'_>) -> Result<Plan> {
-        let mut plan = Plan { stages: vec![], left: vec![], speed: speed(log, policy)? };
+        let (speed, length) = speed(log, policy)?;
+        let mut plan = Plan { stages: vec![], left: vec![], speed, length };
         let set = assignments(terms.set)?;
         let wanted: Vec<(&'static Method, String)> = match terms.methods {
             [] => chosen(log, &mut plan.left),
@@ -421,9 +424,9 @@ recipes!(
     "self-refine",
 );
 
-/// Tokens per second that the model scores here, over a few of the log's own texts.
-fn speed(log: &Log, policy: &Policy) -> Result<f64> {
-    let limit = policy.model.config().max_positions.min(512);
+/// Tokens per second that the model scores here, and the mean tokens of a text, over a few of the log's own.
+fn speed(log: &Log, policy: &Policy) -> Result<(f64, f64)> {
+    let limit = policy.model.config().max_positions;
     let mut examples = Examples::default();
     let mut tokens = 0;
     for record in &log.train {
@@ -448,13 +451,14 @@ fn speed(log: &Log, policy: &Policy) -> Result<f64> {
         }
     }
     if examples.is_empty() {
-        return Ok(1.0);
+        return Ok((1.0, 1.0));
     }
     // The first pass warms caches up.
     seq_logps(&policy.model, &examples.items[..1], &Want::default())?;
     let started = Instant::now();
     seq_logps(&policy.model, &examples.items, &Want::default())?;
-    Ok((tokens as f64 / started.elapsed().as_secs_f64().max(1e-6)).max(1.0))
+    let speed = (tokens as f64 / started.elapsed().as_secs_f64().max(1e-6)).max(1.0);
+    Ok((speed, tokens as f64 / examples.len() as f64))
 }
 
 /// Mean tokens of an example of this step, over some of the log.
