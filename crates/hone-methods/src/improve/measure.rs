@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use hone_feedback::Record;
 use hone_feedback::convert::Shape;
-use hone_feedback::metrics::resample::{Interval, bootstrap};
+use hone_feedback::metrics::resample::bootstrap;
 use hone_feedback::metrics::{mean, ranking};
 use hone_feedback::split::key_of;
 use hone_nn::Want;
@@ -260,11 +260,7 @@ impl<'a> Probe<'a> {
             items.iter().map(|&i| of(i)).sum::<f64>() / items.iter().map(|&i| before[i].1).sum::<f64>()
         };
         let of = |f: &dyn Fn(usize) -> f64| interval(&by_prompt, seed, |items| per_token(items, f));
-        let estimates = [
-            of(&|i| before[i].0)?.into(),
-            of(&|i| after[i].0)?.into(),
-            of(&|i| after[i].0 - before[i].0)?.into(),
-        ];
+        let estimates = [of(&|i| before[i].0)?, of(&|i| after[i].0)?, of(&|i| after[i].0 - before[i].0)?];
         let unit = Unit::Named("nats per token".into());
         let name = "negative log-likelihood of answers to imitate";
         Some(Measure::new(name, unit, Better::Lower, before.len() as u64, estimates))
@@ -283,14 +279,17 @@ impl<'a> Probe<'a> {
         let by_prompt = groups(&self.labels.prompts);
         let of = |f: &dyn Fn(&[usize]) -> f64| interval(&by_prompt, self.extent.seed, f);
         let estimates = [
-            of(&|items| area(items, &start.labels))?.into(),
-            of(&|items| area(items, &result.labels))?.into(),
-            of(&|items| area(items, &result.labels) - area(items, &start.labels))?.into(),
+            of(&|items| area(items, &start.labels))?,
+            of(&|items| area(items, &result.labels))?,
+            of(&|items| area(items, &result.labels) - area(items, &start.labels))?,
         ];
         let name = "good answers likelier than bad ones (AUC)";
         Some(Measure::new(name, Unit::Bare, Better::Higher, good.len() as u64, estimates))
     }
 }
+
+/// Fewer prompts than this give no interval: drawing from one prompt always gives that prompt.
+const LEAST_PROMPTS: usize = 5;
 
 /// Most tokens of a sampled answer.
 pub(super) const ANSWER_TOKENS: usize = 192;
@@ -345,11 +344,16 @@ fn groups(prompts: &[u64]) -> Vec<Vec<usize>> {
     groups
 }
 
-/// The bootstrap over whole prompts of a statistic of item indices.
-fn interval(groups: &[Vec<usize>], seed: u64, of: impl Fn(&[usize]) -> f64) -> Option<Interval> {
+/// A statistic of item indices with its bootstrap interval over whole prompts; without one where the prompts are too few
+/// to draw from. `None` for no item.
+fn interval(groups: &[Vec<usize>], seed: u64, of: impl Fn(&[usize]) -> f64) -> Option<Estimate> {
     let flat =
         |drawn: &[&Vec<usize>]| drawn.iter().flat_map(|group| group.iter().copied()).collect::<Vec<_>>();
-    bootstrap(groups, |drawn| of(&flat(drawn)), ROUNDS, 0.95, seed)
+    if groups.len() < LEAST_PROMPTS {
+        let all: Vec<&Vec<usize>> = groups.iter().collect();
+        return (!all.is_empty()).then(|| Estimate::of(of(&flat(&all))));
+    }
+    Some(bootstrap(groups, |drawn| of(&flat(drawn)), ROUNDS, 0.95, seed)?.into())
 }
 
 fn mean_of(values: &[f64], items: &[usize]) -> f64 {
@@ -357,7 +361,7 @@ fn mean_of(values: &[f64], items: &[usize]) -> f64 {
 }
 
 fn estimate(values: &[f64], groups: &[Vec<usize>], seed: u64) -> Estimate {
-    interval(groups, seed, |items| mean_of(values, items)).map_or(Estimate::of(f64::NAN), Estimate::from)
+    interval(groups, seed, |items| mean_of(values, items)).unwrap_or(Estimate::of(f64::NAN))
 }
 
 /// A mean over items at start and at the end; larger is better. Items of one group are drawn together.
@@ -373,7 +377,7 @@ fn paired(
         return None;
     }
     let difference = interval(groups, seed, |items| mean_of(result, items) - mean_of(start, items))?;
-    let estimates = [estimate(start, groups, seed), estimate(result, groups, seed), difference.into()];
+    let estimates = [estimate(start, groups, seed), estimate(result, groups, seed), difference];
     Some(Measure::new(name, unit, Better::Higher, start.len() as u64, estimates))
 }
 
@@ -481,9 +485,9 @@ pub fn of_reward(
                 of(&|drawn| sign * rho(drawn, &length)),
             ) {
                 let name = format!("{id}: rank correlation with ratings");
-                let estimates = [start.into(), result.into(), moved.into()];
+                let estimates = [start, result, moved];
                 let measure = Measure::new(name, Unit::Bare, Better::Higher, items.len() as u64, estimates);
-                measures.push(measure.baseline("length only", length.into()));
+                measures.push(measure.baseline("length only", length));
             }
         }
         "reward-spans" | "reward-steps" => {
@@ -519,7 +523,7 @@ pub fn of_reward(
             let n = items.iter().map(|item| item.marks.len()).sum::<usize>() as u64;
             let what = if id == "reward-spans" { "marked tokens" } else { "right steps" };
             if let (Some(result), Some(moved)) = (of(&area), of(&|drawn| area(drawn) - 0.5)) {
-                let estimates = [Estimate::of(0.5), result.into(), moved.into()];
+                let estimates = [Estimate::of(0.5), result, moved];
                 let name = format!("{id}: {what} (AUC)");
                 measures.push(Measure::new(name, Unit::Bare, Better::Higher, n, estimates));
             }
@@ -527,7 +531,7 @@ pub fn of_reward(
                 (of(&majority), of(&right), of(&|drawn| right(drawn) - majority(drawn)))
             {
                 let name = format!("{id}: accuracy against the majority class");
-                let estimates = [start.into(), result.into(), moved.into()];
+                let estimates = [start, result, moved];
                 measures.push(Measure::new(name, Unit::Share, Better::Higher, n, estimates));
             }
         }
@@ -579,13 +583,18 @@ mod tests {
     #[test]
     fn what_belongs_to_one_prompt_is_drawn_together() {
         assert_eq!(groups(&[7, 8, 7, 9]), [vec![0, 2], vec![1], vec![3]]);
-        // Two prompts of 50 equal items each say no more than two items: the interval covers both values.
-        let values: Vec<f64> = (0..100).map(|i| f64::from(i / 50)).collect();
-        let two = groups(&(0..100).map(|i| i / 50).collect::<Vec<u64>>());
-        let estimate = interval(&two, 1, |items| mean_of(&values, items)).unwrap();
-        assert_eq!((estimate.low, estimate.high), (0.0, 1.0));
+        // Ten prompts of ten equal items each say no more than ten items do.
+        let values: Vec<f64> = (0..100).map(|i| f64::from(i / 10 % 2)).collect();
+        let width = |groups: &[Vec<usize>]| {
+            let [low, high] = interval(groups, 1, |items| mean_of(&values, items)).unwrap().interval.unwrap();
+            high - low
+        };
+        let ten = groups(&(0..100).map(|i| i / 10).collect::<Vec<u64>>());
         let hundred = groups(&(0..100).collect::<Vec<u64>>());
-        let estimate = interval(&hundred, 1, |items| mean_of(&values, items)).unwrap();
-        assert!(estimate.low > 0.35 && estimate.high < 0.65, "{estimate:?}");
+        // 1.96 · ½ / √10 = 0.31 and 0.098 on either side.
+        assert!(width(&ten) > 0.45 && width(&hundred) < 0.25, "{} {}", width(&ten), width(&hundred));
+        // One prompt says nothing about others.
+        let one = interval(&[vec![0, 1, 2]], 1, |items| mean_of(&values, items)).unwrap();
+        assert_eq!(one, Estimate::of(0.0));
     }
 }
