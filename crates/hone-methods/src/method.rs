@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::catalogue::nearest;
 use crate::error::{Error, Result};
-use crate::oracle::Oracle;
+use crate::oracle::{Checks, Oracle};
 use crate::policy::Policy;
 use crate::refine::Answered;
 use crate::reward::RewardModel;
@@ -59,6 +59,28 @@ impl Needs {
             Needs::Prompts => "prompts",
         }
     }
+}
+
+impl Needs {
+    /// Whether a record can feed a method with this need.
+    pub fn fed_by(self, record: &Record) -> bool {
+        match self {
+            Needs::Shape(shape) => shape.count(record) > 0,
+            Needs::Checks => Checks::knows(record),
+            Needs::Prompts => true,
+        }
+    }
+}
+
+/// What a method makes of what it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Makes {
+    /// A changed policy.
+    Policy,
+    /// A model that scores responses.
+    Reward,
+    /// Answers to prompts; nothing is trained.
+    Answers,
 }
 
 /// All that a method is given.
@@ -161,6 +183,8 @@ pub struct Method {
     pub doc: &'static str,
     /// What it takes.
     pub needs: Needs,
+    /// What it makes: the variant of [`Product`] that its run returns.
+    pub makes: Makes,
     /// What is said about it.
     pub claims: &'static [Claim],
     /// Its settings with their defaults.
@@ -191,7 +215,7 @@ pub trait Settings: Default + Serialize + DeserializeOwned {
 macro_rules! method {
     ($(#[doc = $doc:literal])+ pub static $name:ident: Method = Method {
         id: $id:literal, name: $title:literal, family: $family:expr, needs: $needs:expr,
-        settings: $settings:ty, claims: $claims:expr, run $(,)?
+        makes: $makes:expr, settings: $settings:ty, claims: $claims:expr, run $(,)?
     };) => {
         $(#[doc = $doc])+
         pub static $name: $crate::method::Method = $crate::method::Method {
@@ -200,6 +224,7 @@ macro_rules! method {
             family: $family,
             doc: concat!($($doc, "\n"),+),
             needs: $needs,
+            makes: $makes,
             claims: $claims,
             defaults: || $crate::method::defaults::<$settings>($id),
             check: |table| $crate::method::settings::<$settings>($id, table).map(drop),

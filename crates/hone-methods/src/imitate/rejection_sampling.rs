@@ -12,7 +12,7 @@ use crate::bench;
 use crate::data::{Example, Examples};
 use crate::error::{Error, Result};
 use crate::imitate::sft::{Sft, imitate};
-use crate::method::{Claim, Family, Job, Needs, Product, Settings, method, settings};
+use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, method, settings};
 use crate::oracle::Oracle;
 use crate::policy::{Policy, Sequence};
 use crate::refine::{Draw, judge, prompts, sample};
@@ -38,7 +38,7 @@ method! {
     /// arXiv:2304.06767, algorithm 1.
     pub static REJECTION_SAMPLING: Method = Method {
         id: "rejection-sampling", name: "Rejection sampling fine-tuning", family: Family::Imitate,
-        needs: Needs::Checks, settings: RejectionSampling,
+        needs: Needs::Checks, makes: Makes::Policy, settings: RejectionSampling,
         claims: &[Claim {
             name: "claim_the_filter_is_what_helps",
             says: "Imitating the policy's right answers makes more of its answers right than imitating all of them.",

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench;
 use crate::data::Examples;
 use crate::error::{Error, Result};
-use crate::method::{Claim, Family, Job, Needs, Product, Settings, method, settings};
+use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, method, settings};
 use crate::train::{Decay, Training, descend};
 
 method! {
@@ -25,7 +25,7 @@ method! {
     /// Ouyang et al., NeurIPS 2022, arXiv:2203.02155, section 3.5.
     pub static SFT: Method = Method {
         id: "sft", name: "Supervised fine-tuning", family: Family::Imitate,
-        needs: Needs::Shape(Shape::Demonstrations), settings: Sft,
+        needs: Needs::Shape(Shape::Demonstrations), makes: Makes::Policy, settings: Sft,
         claims: &[Claim {
             name: "claim_edits_become_likelier",
             says: "After training on edits, held-out edits are likelier.",

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalogue::find;
 use crate::data::Examples;
 use crate::error::{Error, Result};
-use crate::method::{Family, Job, Needs, Product};
+use crate::method::{Job, Needs, Product};
 use crate::oracle::{Checks, Oracle};
 use crate::policy::Policy;
 use crate::recipe::Recipe;
@@ -349,17 +349,8 @@ impl Run {
     /// The records of a step: a seeded choice of those that can feed it.
     fn records(&self, index: usize, stage: &Stage) -> Result<Vec<Record>> {
         let method = find(&stage.method)?;
-        let fits = |record: &&Record| match method.needs {
-            Needs::Shape(shape) => shape.count(record) > 0,
-            Needs::Checks => Checks::knows(record),
-            Needs::Prompts => true,
-        };
-        let of = match method.family {
-            // Nothing is trained: the held-out prompts themselves are answered.
-            Family::Refine => &self.log.held_out,
-            _ => &self.log.train,
-        };
-        let mut records: Vec<Record> = of.iter().filter(fits).cloned().collect();
+        let fed = self.log.side(method).iter().filter(|record| method.needs.fed_by(record));
+        let mut records: Vec<Record> = fed.cloned().collect();
         shuffle(&mut records, &mut rng(self.seed(index, stage), "records"));
         records.truncate(stage.records);
         Ok(records)
@@ -398,15 +389,10 @@ impl Run {
             let examples = Examples::from_records(policy, &records, shape, limit)?;
             done.lose(&examples);
         }
-        let fed = |record: &&Record| match method.needs {
-            Needs::Shape(shape) => shape.count(record) > 0,
-            Needs::Checks => Checks::knows(record),
-            Needs::Prompts => true,
-        };
-        let there = self.log.train.iter().filter(fed).count();
-        if method.family != Family::Refine && there > records.len() {
+        let fed = self.log.side(method).iter().filter(|record| method.needs.fed_by(record)).count();
+        if fed > records.len() {
             done.losses
-                .push(("records that the budget leaves no time for".into(), (there - records.len()) as u64));
+                .push(("records that the budget leaves no time for".into(), (fed - records.len()) as u64));
         }
         let seed = self.seed(index, stage);
         let policy = policy.copy()?;

@@ -11,7 +11,7 @@ use super::read::Log;
 use crate::catalogue::{METHODS, find};
 use crate::data::Examples;
 use crate::error::{Error, Result};
-use crate::method::{Family, Method, Needs, settings};
+use crate::method::{Family, Makes, Method, Needs, settings};
 use crate::oracle::Checks;
 use crate::policy::{Policy, refusal};
 use crate::recipe::Recipe;
@@ -354,16 +354,12 @@ fn stage(
         recipe.set(&format!("settings.{assignment}"))?;
     }
     (method.check)(&recipe.settings)?;
-    let (records, examples) = match method.needs {
-        Needs::Shape(shape) => (log.train.iter().filter(|r| shape.count(r) > 0).count(), log.examples(shape)),
-        Needs::Checks if method.family == Family::Refine => {
-            (log.held_out.iter().filter(|record| Checks::knows(record)).count(), 0)
-        }
-        Needs::Checks => (log.train.iter().filter(|record| Checks::knows(record)).count(), 0),
-        Needs::Prompts => (log.held_out.len(), 0),
+    let records = log.side(method).iter().filter(|record| method.needs.fed_by(record)).count();
+    let examples = match method.needs {
+        Needs::Shape(shape) => log.examples(shape),
+        _ => 0,
     };
-    // Those of the family that answer, and those that make a judge, leave the policy as it is.
-    let policy = method.family != Family::Refine && !method.id.starts_with("reward-");
+    let policy = method.makes == Makes::Policy;
     Ok(Stage {
         method: method.id.into(),
         why,

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use hone_feedback::convert::Shape;
+use hone_feedback::convert::{self, Losses, Shape};
 use hone_feedback::doctor::{self, Report};
 use hone_feedback::formats::{self, Options};
 use hone_feedback::split::{Side, key_of, side_of_key};
@@ -12,6 +12,7 @@ use hone_feedback::{FormKind, Record};
 use hone_lm::Tokenizer;
 
 use crate::error::{Error, Result};
+use crate::method::{Makes, Method};
 
 /// Share of the training prompts that decide whether a step is kept. They are trained on by no step.
 const VALIDATION: f64 = 0.1;
@@ -132,9 +133,24 @@ impl Log {
         format!("{:016x}", hash(&hashes.flat_map(u64::to_le_bytes).collect::<Vec<u8>>()))
     }
 
-    /// Examples of a shape in the training part.
+    /// The records that a method works on: those to train on, or, where nothing is trained, those held out.
+    pub fn side(&self, method: &Method) -> &[Record] {
+        match method.makes {
+            Makes::Answers => &self.held_out,
+            Makes::Policy | Makes::Reward => &self.train,
+        }
+    }
+
+    /// Examples of a shape in the training part. All marked spans of one response are one example.
     pub fn examples(&self, shape: Shape) -> usize {
-        self.train.iter().map(|record| shape.count(record)).sum()
+        let of = |record: &Record| match shape {
+            Shape::SpanLabels => {
+                let spans = convert::span_labels(record, &mut Losses::default());
+                spans.iter().map(|span| std::ptr::from_ref(span.content)).collect::<HashSet<_>>().len()
+            }
+            shape => shape.count(record),
+        };
+        self.train.iter().map(of).sum()
     }
 
     /// Items of a form in the training part.

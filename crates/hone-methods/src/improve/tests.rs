@@ -203,6 +203,17 @@ fn forms_decide() {
 }
 
 #[test]
+fn all_spans_of_one_response_are_one_example() {
+    let (bench, folder) = (Bench::new(6).unwrap(), tempfile::tempdir().unwrap());
+    let records = bench.marks(100, "a", false);
+    let settings = settings(&bench, folder.path(), &records);
+    let run = Run::prepare(settings, folder.path(), false, "hone".into(), quiet()).unwrap();
+    let marked = run.log().train.iter().filter(|record| !record.feedback.is_empty()).count();
+    assert!(run.log().train.iter().map(|record| record.feedback.len()).sum::<usize>() > marked);
+    assert_eq!(run.plan.stages[0].examples, marked);
+}
+
+#[test]
 fn a_log_that_cannot_feed_a_method_says_what_it_could_feed() {
     let (bench, folder) = (Bench::new(7).unwrap(), tempfile::tempdir().unwrap());
     let mut settings = settings(&bench, folder.path(), &bench.thumbs(100, "a"));

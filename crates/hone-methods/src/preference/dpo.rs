@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench;
 use crate::data::Examples;
 use crate::error::{Error, Result};
-use crate::method::{Claim, Family, Job, Needs, Product, Settings, above_zero, method, settings};
+use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, above_zero, method, settings};
 use crate::preference::reward_metrics;
 use crate::train::{Decay, Training, chosen_rejected, descend, seq_logps};
 
@@ -28,7 +28,7 @@ method! {
     /// Rafailov et al., NeurIPS 2023, arXiv:2305.18290, equation 7; smoothing: Mitchell, "A note on DPO with noisy
     /// preferences".
     pub static DPO: Method = Method {
-        id: "dpo", name: "DPO", family: Family::Preference, needs: Needs::Shape(Shape::Pairs), settings: Dpo,
+        id: "dpo", name: "DPO", family: Family::Preference, needs: Needs::Shape(Shape::Pairs), makes: Makes::Policy, settings: Dpo,
         claims: &[Claim {
             name: "claim_orders_better_than_imitation",
             says: "The log-ratio to the start orders held-out pairs better after DPO than after imitating the chosen \

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench;
 use crate::data::Examples;
 use crate::error::{Error, Result};
-use crate::method::{Claim, Family, Job, Needs, Product, Settings, above_zero, method, settings};
+use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, above_zero, method, settings};
 use crate::preference::{dpo, reward_metrics};
 use crate::train::{Training, chosen_rejected, descend, seq_logps};
 
@@ -28,7 +28,7 @@ method! {
     /// # Source
     /// Azar et al., AISTATS 2024, arXiv:2310.12036, equation 17.
     pub static IPO: Method = Method {
-        id: "ipo", name: "IPO", family: Family::Preference, needs: Needs::Shape(Shape::Pairs), settings: Ipo,
+        id: "ipo", name: "IPO", family: Family::Preference, needs: Needs::Shape(Shape::Pairs), makes: Makes::Policy, settings: Ipo,
         claims: &[Claim {
             name: "claim_margin_stays",
             says: "After many passes over few certain pairs, the mean margin lies nearer to 1 / (2 τ) than DPO's.",

@@ -9,7 +9,7 @@ use crate::bench;
 use crate::data::{Example, Examples};
 use crate::error::{Error, Result};
 use crate::imitate::sft;
-use crate::method::{Claim, Family, Job, Needs, Product, Settings, above_zero, method, settings};
+use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, above_zero, method, settings};
 use crate::policy::Sequence;
 use crate::train::{Training, descend_with, evaluate, seq_logps};
 
@@ -30,7 +30,7 @@ method! {
     /// # Source
     /// Ethayarajh et al., ICML 2024, arXiv:2402.01306, equations 7 and 8.
     pub static KTO: Method = Method {
-        id: "kto", name: "KTO", family: Family::Preference, needs: Needs::Shape(Shape::BinaryLabels), settings: Kto,
+        id: "kto", name: "KTO", family: Family::Preference, needs: Needs::Shape(Shape::BinaryLabels), makes: Makes::Policy, settings: Kto,
         claims: &[Claim {
             name: "claim_orders_better_than_imitation",
             says: "From thumbs alone, the log-ratio to the start orders held-out pairs better than after imitating the \

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench;
 use crate::data::Examples;
 use crate::error::{Error, Result};
-use crate::method::{Claim, Family, Job, Needs, Product, Settings, above_zero, method, settings};
+use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, above_zero, method, settings};
 use crate::train::{Decay, Training, descend, seq_logps};
 
 method! {
@@ -37,7 +37,7 @@ method! {
     /// # Source
     /// Liu et al., NAACL 2025, arXiv:2402.01878, sections 3 and 4.
     pub static LIPO: Method = Method {
-        id: "lipo", name: "LiPO-λ", family: Family::Preference, needs: Needs::Shape(Shape::Lists), settings: Lipo,
+        id: "lipo", name: "LiPO-λ", family: Family::Preference, needs: Needs::Shape(Shape::Lists), makes: Makes::Policy, settings: Lipo,
         claims: &[
             Claim {
                 name: "claim_pairs_beat_points",

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench;
 use crate::data::Examples;
 use crate::error::{Error, Result};
-use crate::method::{Claim, Family, Job, Needs, Product, Settings, above_zero, method, settings};
+use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, above_zero, method, settings};
 use crate::preference::reward_metrics;
 use crate::train::{Decay, Training, chosen_rejected, descend};
 
@@ -28,7 +28,7 @@ method! {
     /// # Source
     /// Hong et al., EMNLP 2024, arXiv:2403.07691, equations 6 and 7.
     pub static ORPO: Method = Method {
-        id: "orpo", name: "ORPO", family: Family::Preference, needs: Needs::Shape(Shape::Pairs), settings: Orpo,
+        id: "orpo", name: "ORPO", family: Family::Preference, needs: Needs::Shape(Shape::Pairs), makes: Makes::Policy, settings: Orpo,
         claims: &[Claim {
             name: "claim_sets_pairs_further_apart",
             says: "The gap between chosen and rejected grows more than when the chosen responses are imitated.",

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench;
 use crate::data::Examples;
 use crate::error::{Error, Result};
-use crate::method::{Claim, Family, Job, Needs, Product, Settings, method, settings};
+use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, method, settings};
 use crate::reward;
 use crate::train::Training;
 
@@ -31,7 +31,7 @@ method! {
     /// likelihood.
     pub static REWARD_LISTS: Method = Method {
         id: "reward-lists", name: "Plackett-Luce reward model", family: Family::Preference,
-        needs: Needs::Shape(Shape::Lists), settings: RewardLists,
+        needs: Needs::Shape(Shape::Lists), makes: Makes::Reward, settings: RewardLists,
         claims: &[Claim {
             name: "claim_orders_lists",
             says: "Orders the responses of held-out lists better than length alone can.",

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench;
 use crate::data::Examples;
 use crate::error::{Error, Result};
-use crate::method::{Claim, Family, Job, Needs, Product, Settings, method, not_negative, settings};
+use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, method, not_negative, settings};
 use crate::preference::reward_metrics;
 use crate::reward;
 use crate::train::{Training, chosen_rejected};
@@ -32,7 +32,7 @@ method! {
     /// centring: Eisenstein et al., arXiv:2312.09244.
     pub static REWARD_PAIRS: Method = Method {
         id: "reward-pairs", name: "Bradley-Terry reward model", family: Family::Preference,
-        needs: Needs::Shape(Shape::Pairs), settings: RewardPairs,
+        needs: Needs::Shape(Shape::Pairs), makes: Makes::Reward, settings: RewardPairs,
         claims: &[Claim {
             name: "claim_orders_better_than_length",
             says: "Orders held-out pairs better than length alone can.",

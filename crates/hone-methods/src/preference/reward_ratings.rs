@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench;
 use crate::data::Examples;
 use crate::error::{Error, Result};
-use crate::method::{Claim, Family, Job, Needs, Product, Settings, method, settings};
+use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, method, settings};
 use crate::reward;
 use crate::train::Training;
 
@@ -29,7 +29,7 @@ method! {
     /// feedback), ICLR 2024, arXiv:2308.15812.
     pub static REWARD_RATINGS: Method = Method {
         id: "reward-ratings", name: "Regression reward model", family: Family::Preference,
-        needs: Needs::Shape(Shape::ScalarTargets), settings: RewardRatings,
+        needs: Needs::Shape(Shape::ScalarTargets), makes: Makes::Reward, settings: RewardRatings,
         claims: &[Claim {
             name: "claim_follows_ratings",
             says: "Scores follow held-out ratings better than length alone can.",

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench;
 use crate::data::Examples;
 use crate::error::{Error, Result};
-use crate::method::{Claim, Family, Job, Needs, Product, Settings, method, settings};
+use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, method, settings};
 use crate::preference::reward_steps::{auc_of_marks, fit_marks};
 use crate::reward::RewardModel;
 use crate::train::Training;
@@ -29,7 +29,7 @@ method! {
     /// Wu et al., NeurIPS 2023, arXiv:2306.01693, section 3.
     pub static REWARD_SPANS: Method = Method {
         id: "reward-spans", name: "Token-level reward model", family: Family::Preference,
-        needs: Needs::Shape(Shape::SpanLabels), settings: RewardSpans,
+        needs: Needs::Shape(Shape::SpanLabels), makes: Makes::Reward, settings: RewardSpans,
         claims: &[Claim {
             name: "claim_finds_marked_tokens",
             says: "On held-out answers, tokens in marked spans get higher probabilities than others.",

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench;
 use crate::data::{Example, Examples};
 use crate::error::{Error, Result};
-use crate::method::{Claim, Family, Job, Needs, Product, Settings, method, settings};
+use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, method, settings};
 use crate::reward::{self, RewardModel};
 use crate::train::Training;
 
@@ -29,7 +29,7 @@ method! {
     /// Lightman et al., ICLR 2024, arXiv:2305.20050, section 2.6.
     pub static REWARD_STEPS: Method = Method {
         id: "reward-steps", name: "Process reward model", family: Family::Preference,
-        needs: Needs::Shape(Shape::StepLabels), settings: RewardSteps,
+        needs: Needs::Shape(Shape::StepLabels), makes: Makes::Reward, settings: RewardSteps,
         claims: &[Claim {
             name: "claim_tells_steps_apart",
             says: "On held-out answers, right steps get higher probabilities than wrong ones.",

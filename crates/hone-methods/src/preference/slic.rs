@@ -9,7 +9,7 @@ use crate::bench;
 use crate::data::Examples;
 use crate::error::{Error, Result};
 use crate::method::{
-    Claim, Family, Job, Needs, Product, Settings, above_zero, method, not_negative, settings,
+    Claim, Family, Job, Makes, Needs, Product, Settings, above_zero, method, not_negative, settings,
 };
 use crate::preference::{dpo, reward_metrics};
 use crate::train::{Training, chosen_rejected, descend, seq_logps};
@@ -31,7 +31,7 @@ method! {
     /// # Source
     /// Zhao et al., arXiv:2305.10425, equation for L^cal + λ L^reg; SLiC-norm: Liu et al., arXiv:2309.06657.
     pub static SLIC: Method = Method {
-        id: "slic", name: "SLiC-HF", family: Family::Preference, needs: Needs::Shape(Shape::Pairs), settings: Slic,
+        id: "slic", name: "SLiC-HF", family: Family::Preference, needs: Needs::Shape(Shape::Pairs), makes: Makes::Policy, settings: Slic,
         claims: &[Claim {
             name: "claim_sets_pairs_further_apart",
             says: "The gap between chosen and rejected grows more than when the chosen responses are imitated.",

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench;
 use crate::data::Example;
 use crate::error::{Error, Result};
-use crate::method::{Claim, Family, Job, Needs, Product, Settings, method, settings};
+use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, method, settings};
 use crate::policy::{Policy, refusal};
 use crate::preference::reward_pairs;
 use crate::refine::{Answered, Attempt, Cost, Draw, judge, mean_logp, prompts, sample, tokens};
@@ -28,7 +28,7 @@ method! {
     /// # Source
     /// Nakano et al. (WebGPT), arXiv:2112.09332, section 3.2; Stiennon et al., NeurIPS 2020, arXiv:2009.01325.
     pub static BEST_OF_N: Method = Method {
-        id: "best-of-n", name: "Best of n", family: Family::Refine, needs: Needs::Checks, settings: BestOfN,
+        id: "best-of-n", name: "Best of n", family: Family::Refine, needs: Needs::Checks, makes: Makes::Answers, settings: BestOfN,
         claims: &[Claim {
             name: "claim_beats_one_answer",
             says: "The best of 8 answers by a reward model of pairs has a higher true utility than one answer; the cost \

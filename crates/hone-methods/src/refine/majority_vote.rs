@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench;
 use crate::error::{Error, Result};
 use crate::imitate::sft;
-use crate::method::{Claim, Family, Job, Needs, Product, Settings, method, settings};
+use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, method, settings};
 use crate::refine::{Answered, Attempt, Cost, Draw, prompts, sample, tokens};
 
 method! {
@@ -30,7 +30,7 @@ method! {
     /// Wang et al. (self-consistency), ICLR 2023, arXiv:2203.11171, section 2.
     pub static MAJORITY_VOTE: Method = Method {
         id: "majority-vote", name: "Majority vote", family: Family::Refine, needs: Needs::Prompts,
-        settings: MajorityVote,
+        makes: Makes::Answers, settings: MajorityVote,
         claims: &[Claim {
             name: "claim_beats_one_answer",
             says: "The commonest of 15 answers is right more often than one answer; the cost is 15 times as high.",

@@ -9,7 +9,7 @@ use hone_nn::train::seed::sub_seed;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::method::{Claim, Family, Job, Needs, Product, Settings, method, settings};
+use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, method, settings};
 use crate::refine::{Answered, Attempt, Cost, Draw, prompts, sample, tokens};
 use crate::tiny;
 
@@ -29,7 +29,7 @@ method! {
     /// # Source
     /// Madaan et al., NeurIPS 2023, arXiv:2303.17651, algorithm 1.
     pub static SELF_REFINE: Method = Method {
-        id: "self-refine", name: "Self-refine", family: Family::Refine, needs: Needs::Prompts, settings: SelfRefine,
+        id: "self-refine", name: "Self-refine", family: Family::Refine, needs: Needs::Prompts, makes: Makes::Answers, settings: SelfRefine,
         claims: &[Claim {
             name: "claim_beats_the_first_answer",
             says: "The built-in model's refined answers to sums are right more often than its first answers; the cost is \

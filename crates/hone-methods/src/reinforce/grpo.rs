@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench;
 use crate::error::{Error, Result};
 use crate::imitate::rejection_sampling;
-use crate::method::{Claim, Family, Job, Needs, Product, Settings, method, not_negative, settings};
+use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, method, not_negative, settings};
 use crate::refine::{Draw, prompts, sample};
 use crate::reinforce::{
     Part, Reuse, Rollout, Rule, Sampling, Step, check_draw, clipped_surrogate, group_advantages, learn,
@@ -38,7 +38,7 @@ method! {
     /// Shao et al. (DeepSeekMath), arXiv:2402.03300, section 4; Liu et al. (Dr. GRPO), arXiv:2503.20783; Yu et al. (DAPO),
     /// arXiv:2503.14476.
     pub static GRPO: Method = Method {
-        id: "grpo", name: "GRPO", family: Family::Reinforce, needs: Needs::Checks, settings: Grpo,
+        id: "grpo", name: "GRPO", family: Family::Reinforce, needs: Needs::Checks, makes: Makes::Policy, settings: Grpo,
         claims: &[Claim {
             name: "claim_scores_above_rejection_sampling",
             says: "Sampled answers to held-out prompts score higher after GRPO than after rejection sampling fine-tuning \

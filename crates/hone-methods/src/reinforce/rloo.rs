@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bench;
 use crate::error::{Error, Result};
-use crate::method::{Claim, Family, Job, Needs, Product, Settings, method, not_negative, settings};
+use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, method, not_negative, settings};
 use crate::refine::Draw;
 use crate::reinforce::grpo::held_out_score;
 use crate::reinforce::{
@@ -31,7 +31,7 @@ method! {
     /// # Source
     /// Ahmadian et al., ACL 2024, arXiv:2402.14740, section 3; Kool et al., ICLR 2019 workshop.
     pub static RLOO: Method = Method {
-        id: "rloo", name: "RLOO", family: Family::Reinforce, needs: Needs::Checks, settings: Rloo,
+        id: "rloo", name: "RLOO", family: Family::Reinforce, needs: Needs::Checks, makes: Makes::Policy, settings: Rloo,
         claims: &[Claim {
             name: "claim_a_baseline_helps",
             says: "Sampled answers to held-out prompts score higher with the leave-one-out baseline than with none.",
