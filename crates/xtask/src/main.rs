@@ -77,10 +77,18 @@ fn root() -> PathBuf {
 fn run(program: &str, arguments: &[&str]) -> Result<()> {
     let line = format!("{program} {}", arguments.join(" "));
     println!("$ {line}");
-    let status = Command::new(program).args(arguments).current_dir(root()).status().context(line.clone())?;
+    let mut command = Command::new(program);
+    if std::env::var_os(CASES).is_none() {
+        command.env(CASES, "1");
+    }
+    let status = command.args(arguments).current_dir(root()).status().context(line.clone())?;
     ensure!(status.success(), "`{line}` failed");
     Ok(())
 }
+
+/// Seeds the cases of property tests: the same tree gets the same verdict each time. A plain `cargo test` tries new
+/// cases on every run.
+const CASES: &str = "PROPTEST_RNG_SEED";
 
 fn peers(scripts: &[String]) -> Result<()> {
     let venv = root().join("target/peers");

@@ -17,8 +17,9 @@ pub(super) fn plant(sum: &Sum, kind: &'static str, rng: &mut ChaCha8Rng) -> (Str
         "calculation" => (sum.write(&calculation(sum, index, rng)), index),
         "copy" => (sum.write(&copy(sum, index, rng)), index),
         "missing" => {
-            let steps: Vec<Step> = without(&sum.steps, index);
-            (sum.write(&steps), index)
+            // Of equal steps one after the other, the last is the one that a reader misses.
+            let alike = sum.steps[index..].windows(2).take_while(|two| two[1].asks_same(&two[0])).count();
+            (sum.write(&without(&sum.steps, index)), index + alike)
         }
         "extra" => extra(sum, rng),
         _ => (format_error(sum, index, rng), index),
