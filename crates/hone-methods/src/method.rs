@@ -25,6 +25,16 @@ pub enum Family {
     Reinforce,
     /// Uses it at inference.
     Refine,
+    /// Writes it.
+    Critique,
+    /// Improves prompts and other texts with it.
+    Search,
+    /// Edits weights or activations.
+    Steer,
+    /// Gets it from people, simulators or logs.
+    Interact,
+    /// Measures it, and what comes of it.
+    Evaluate,
 }
 
 impl Family {
@@ -35,6 +45,11 @@ impl Family {
             Family::Preference => "preference",
             Family::Reinforce => "reinforce",
             Family::Refine => "refine",
+            Family::Critique => "critique",
+            Family::Search => "search",
+            Family::Steer => "steer",
+            Family::Interact => "interact",
+            Family::Evaluate => "evaluate",
         }
     }
 }

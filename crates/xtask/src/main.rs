@@ -22,7 +22,7 @@ enum Task {
     },
     /// Starts a method: a source that runs, a recipe, the module line and the row in the catalogue.
     NewMethod {
-        /// Folder of its family: imitate, preference, refine.
+        /// Folder of its family: imitate, preference, reinforce, refine, critique, evaluate, interact, search or steer.
         family: String,
         /// Its id in recipes and commands, such as critique-grpo.
         id: String,
