@@ -1,7 +1,7 @@
 //! What a method is: an id, a comment, settings, claims, and a function that runs it.
 
-use hone_feedback::Record;
 use hone_feedback::convert::Shape;
+use hone_feedback::{FormKind, Record};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -61,6 +61,8 @@ pub enum Needs {
     Shape(Shape),
     /// Prompts whose answers can be checked: an oracle, tests, or a reward model.
     Checks,
+    /// Rules that later answers must keep.
+    Rules,
     /// Prompts alone.
     Prompts,
 }
@@ -71,6 +73,7 @@ impl Needs {
         match self {
             Needs::Shape(shape) => shape.name(),
             Needs::Checks => "prompts whose answers can be checked",
+            Needs::Rules => "rules",
             Needs::Prompts => "prompts",
         }
     }
@@ -82,6 +85,7 @@ impl Needs {
         match self {
             Needs::Shape(shape) => shape.count(record) > 0,
             Needs::Checks => Checks::knows(record),
+            Needs::Rules => record.feedback.iter().any(|item| item.form.kind() == FormKind::Rule),
             Needs::Prompts => true,
         }
     }

@@ -151,6 +151,7 @@ fn forms(log: &Log, needs: Needs) -> Vec<FormKind> {
             !only.feedback.is_empty() && shape.count(&only) > 0
         }),
         Needs::Checks => *form == FormKind::Outcome,
+        Needs::Rules => *form == FormKind::Rule,
         Needs::Prompts => false,
     };
     FormKind::ALL.into_iter().filter(feeds).collect()

@@ -71,13 +71,15 @@ pub struct Draw {
     pub temperature: f64,
     /// Keeps the likeliest tokens up to this share, in (0, 1].
     pub top_p: f64,
+    /// Keeps so many of the likeliest tokens; 0 keeps all.
+    pub top_k: usize,
     /// Most tokens of an answer.
     pub max_tokens: usize,
 }
 
 impl Default for Draw {
     fn default() -> Draw {
-        Draw { temperature: 1.0, top_p: 1.0, max_tokens: 256 }
+        Draw { temperature: 1.0, top_p: 1.0, top_k: 0, max_tokens: 256 }
     }
 }
 
@@ -101,6 +103,7 @@ impl Draw {
         Sampling {
             temperature: Some(self.temperature as f32),
             top_p: (self.top_p < 1.0).then_some(self.top_p as f32),
+            top_k: (self.top_k > 0).then_some(self.top_k),
             max_tokens: Some(self.max_tokens),
             ..Sampling::default()
         }
@@ -110,7 +113,7 @@ impl Draw {
 /// What a model says to each prompt, all asked at once: `[prompts]`, each `n` answers or why there is none.
 ///
 /// Every prompt comes with the seed of its own stream, so that equal prompts do not get equal answers. What the model
-/// cannot do (seeds, log-probabilities) is left out.
+/// cannot do (seeds, log-probabilities, `top_k`) is left out.
 ///
 /// # Errors
 /// What the model refuses for all prompts alike.
@@ -129,7 +132,11 @@ pub fn ask(
             continue;
         }
         said.push(None);
-        let sampling = Sampling { seed: seed.filter(|_| able.seeds), ..sampling.clone() };
+        let sampling = Sampling {
+            seed: seed.filter(|_| able.seeds),
+            top_k: sampling.top_k.filter(|_| able.extended_sampling),
+            ..sampling.clone()
+        };
         requests.push(GenerateRequest {
             sampling,
             n,

@@ -368,15 +368,15 @@ pub fn token_logps(model: &Model, rollouts: &[Rollout], draw: &Draw) -> Result<V
 pub fn check_draw(method: &str, draw: &Draw) -> Result<()> {
     draw.check(method)?;
     crate::method::above_zero(method, "draw.temperature", draw.temperature)?;
-    match draw.top_p < 1.0 {
-        // A cut distribution is not the one that the policy's log-probabilities are of.
-        true => Err(Error::range(
-            method,
-            "draw.top_p",
-            "1: the policy must be trained on what it samples from",
-            draw.top_p,
-        )),
-        false => Ok(()),
+    // A cut distribution is not the one that the policy's log-probabilities are of.
+    let refuse = |key, needed, got: String| {
+        let needed = format!("{needed}: the policy must be trained on what it samples from");
+        Err(Error::range(method, key, &needed, got))
+    };
+    match (draw.top_p < 1.0, draw.top_k > 0) {
+        (true, _) => refuse("draw.top_p", 1, draw.top_p.to_string()),
+        (_, true) => refuse("draw.top_k", 0, draw.top_k.to_string()),
+        _ => Ok(()),
     }
 }
 
@@ -433,6 +433,8 @@ mod tests {
     fn cut_distributions_are_refused() {
         let draw = Draw { top_p: 0.9, ..Draw::default() };
         assert!(check_draw("grpo", &draw).unwrap_err().to_string().contains("`draw.top_p`: needs 1"));
+        let draw = Draw { top_k: 5, ..Draw::default() };
+        assert!(check_draw("grpo", &draw).unwrap_err().to_string().contains("`draw.top_k`: needs 0"));
         let draw = Draw { temperature: 0.0, ..Draw::default() };
         assert!(check_draw("grpo", &draw).is_err());
     }
