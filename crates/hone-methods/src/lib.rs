@@ -8,6 +8,7 @@ pub mod data;
 pub mod docs;
 pub mod error;
 pub mod eval;
+pub mod evaluate;
 pub mod imitate;
 pub mod improve;
 pub mod method;

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::catalogue::nearest;
 use crate::error::{Error, Result};
+use crate::evaluate::Measures;
 use crate::oracle::{Checks, Oracle};
 use crate::policy::Policy;
 use crate::refine::Answered;
@@ -100,6 +101,8 @@ pub enum Makes {
     Reward,
     /// Answers to prompts; nothing is trained.
     Answers,
+    /// Figures about a model; nothing is trained.
+    Measures,
 }
 
 /// All that a method is given.
@@ -128,6 +131,8 @@ pub enum Product {
     Reward(RewardModel),
     /// Answers to the prompts, with what they cost.
     Answers(Vec<Answered>),
+    /// Named figures with their intervals.
+    Measures(Measures),
 }
 
 impl Product {
@@ -164,12 +169,24 @@ impl Product {
         }
     }
 
+    /// The figures.
+    ///
+    /// # Errors
+    /// [`Error::Product`] for anything else.
+    pub fn measures(self) -> Result<Measures> {
+        match self {
+            Product::Measures(measures) => Ok(measures),
+            other => Err(Error::Product { needed: "figures", got: other.name() }),
+        }
+    }
+
     /// What it is, in words.
     pub fn name(&self) -> &'static str {
         match self {
             Product::Policy(_) => "a policy",
             Product::Reward(_) => "a reward model",
             Product::Answers(_) => "answers",
+            Product::Measures(_) => "figures",
         }
     }
 }

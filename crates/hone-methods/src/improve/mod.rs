@@ -317,6 +317,11 @@ impl Run {
                     done.ended = format!("{} prompts answered", answers.len());
                     tell::answers(&folder, &answers, &records)?;
                 }
+                Product::Measures(measures) => {
+                    done.measures = measures.as_measures();
+                    done.ended = format!("{} figures", measures.figures.len());
+                    write_json(&folder.join("figures.json"), &measures)?;
+                }
             }
             if let Some(steps) = tell::steps_taken(&folder)?.filter(|steps| *steps < stage.steps) {
                 done.ended =
@@ -524,7 +529,7 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 }
 
 /// Names a file once it is whole: one that is there is to be trusted on resuming.
-fn write_whole(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write_whole(path: &Path, text: &str) -> Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     }

@@ -136,7 +136,7 @@ impl Log {
     /// The records that a method works on: those to train on, or, where nothing is trained, those held out.
     pub fn side(&self, method: &Method) -> &[Record] {
         match method.makes {
-            Makes::Answers => &self.held_out,
+            Makes::Answers | Makes::Measures => &self.held_out,
             Makes::Policy | Makes::Reward => &self.train,
         }
     }
