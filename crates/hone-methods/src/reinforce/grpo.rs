@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 use hone_feedback::metrics::mean;
+use hone_nn::Loss;
 use hone_nn::loss::{Kl, weighted_sum};
-use hone_nn::{Loss, Model};
 use serde::{Deserialize, Serialize};
 
 use crate::bench;
@@ -12,7 +12,7 @@ use crate::imitate::rejection_sampling;
 use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, method, not_negative, settings};
 use crate::refine::{Draw, prompts, sample};
 use crate::reinforce::{
-    Part, Reuse, Rollout, Rule, Sampling, Step, check_draw, clipped_surrogate, group_advantages, learn,
+    Look, Part, Reuse, Rollout, Rule, Sampling, Step, check_draw, clipped_surrogate, group_advantages, learn,
     token_logps,
 };
 use crate::train::{Decay, Training};
@@ -142,7 +142,7 @@ pub struct Context {
 impl Rule for Grpo {
     type Context = Context;
 
-    fn prepare(&self, reference: &Model, rollouts: &mut Vec<Rollout>) -> Result<Context> {
+    fn prepare(&self, look: &mut Look<'_>, rollouts: &mut Vec<Rollout>) -> Result<Context> {
         if self.drop_flat_groups {
             let flat: Vec<usize> = rollouts
                 .chunk_by(|a, b| a.group == b.group)
@@ -152,7 +152,7 @@ impl Rule for Grpo {
             rollouts.retain(|rollout| !flat.contains(&rollout.group));
         }
         let reference = match self.kl_weight > 0.0 {
-            true => token_logps(reference, rollouts, &self.draw)?,
+            true => token_logps(look.reference, rollouts, &self.draw)?,
             false => vec![],
         };
         Ok(Context { advantages: group_advantages(rollouts, self.scale_rewards), reference })
@@ -255,7 +255,7 @@ mod tests {
         let policy = bench::Bench::new(1).unwrap().policy().unwrap();
         let outputs = hone_nn::Network::evaluate(&policy.model, &batch, &hone_nn::Want::default()).unwrap();
         let part = Part { rollouts: vec![&one, &two], indices: &[0, 1], batch: &batch, outputs: &outputs };
-        let step = Step { rollouts: 2, tokens: 4 };
+        let step = Step { rollouts: 2, tokens: 4, places: vec![0, 1] };
         let of = |normalise| Grpo { normalise, ..Grpo::default() }.weights(&part, &step);
         assert_eq!(of(Normalise::Answers), [0.5, 1.0 / 6.0, 1.0 / 6.0, 1.0 / 6.0]);
         assert_eq!(of(Normalise::Tokens), [0.25; 4]);
@@ -276,7 +276,7 @@ mod tests {
         };
         let mut rollouts = vec![of(0, 1.0), of(0, 1.0), of(1, 1.0), of(1, 0.0)];
         let rule = Grpo { drop_flat_groups: true, ..Grpo::default() };
-        let context = rule.prepare(&policy.model, &mut rollouts).unwrap();
+        let context = crate::reinforce::prepared(&rule, &policy.model, &mut rollouts).unwrap();
         assert_eq!(rollouts.len(), 2);
         assert_eq!((context.advantages.len(), context.reference.len()), (2, 2));
     }

@@ -3,9 +3,14 @@
 //! Each iteration samples a group of answers to each of some prompts, scores them, and takes optimiser steps on them.
 //! What differs between methods, how rewards become advantages and what the loss is, stays in their files.
 
+pub mod clip;
+pub mod gae;
 pub mod grpo;
+pub mod kl;
 pub mod rloo;
+pub mod value;
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use candle_core::Tensor;
@@ -64,6 +69,18 @@ pub fn rollouts(
     sampling: Sampling<'_>,
     seed: u64,
 ) -> Result<Vec<Rollout>> {
+    let score = |record: &Record, answer: &str| Ok(judge(method, oracle, record, answer)?.score);
+    scored(model, records, score, sampling, seed)
+}
+
+/// [`rollouts`] with rewards by any rule of a record and an answer to it.
+fn scored(
+    model: &Local,
+    records: &[(usize, &Record)],
+    score: impl Fn(&Record, &str) -> Result<f64>,
+    sampling: Sampling<'_>,
+    seed: u64,
+) -> Result<Vec<Rollout>> {
     let asked: Vec<Record> = records.iter().map(|(_, record)| (*record).clone()).collect();
     let asked = prompts(model, &asked)?;
     let drawn = sample(model, &asked, sampling.group, sampling.draw, seed)?;
@@ -75,7 +92,7 @@ pub fn rollouts(
         }
         let before = model.prompt_tokens(group, prompt)?;
         for one in samples {
-            let reward = judge(method, oracle, record.1, &one.text)?.score;
+            let reward = score(record.1, &one.text)?;
             let ended = one.finish != hone_lm::model::FinishReason::Length;
             let tokens = one.tokens.unwrap_or_default();
             let ids: Option<Vec<u32>> = tokens.iter().map(|token| token.id).collect();
@@ -150,6 +167,11 @@ impl Part<'_> {
         self.tensor(self.rollouts.iter().flat_map(|rollout| rollout.logps.iter().copied()).collect())
     }
 
+    /// `[M]` of this part's answer tokens, from `[rollouts][T]` of the iteration.
+    pub fn gather(&self, of_all: &[Vec<f32>]) -> Vec<f32> {
+        self.indices.iter().filter_map(|&index| of_all.get(index)).flatten().copied().collect()
+    }
+
     /// `[M]`: one number per rollout, spread over its tokens.
     pub fn spread(&self, of: impl Fn(usize) -> f64) -> Vec<f32> {
         let sizes = self.indices.iter().zip(&self.rollouts);
@@ -182,16 +204,50 @@ pub fn clipped_surrogate(
     Ok((ratio * advantages)?.minimum(&(clipped * advantages)?)?.neg()?)
 }
 
+/// What a method may look at when it prepares an iteration.
+#[derive(Debug)]
+pub struct Look<'a> {
+    /// The policy that sampled.
+    pub current: &'a Model,
+    /// The policy's start.
+    pub reference: &'a Model,
+    /// All records of the run, by [`Rollout::record`].
+    pub records: &'a [Record],
+    /// What the method keeps from one iteration to the next; goes into checkpoints.
+    pub kept: &'a mut BTreeMap<String, serde_json::Value>,
+    /// Seed of this iteration.
+    pub seed: u64,
+}
+
 /// What a method does with the rollouts of an iteration.
 pub trait Rule: Sync {
     /// What is kept of an iteration beside its rollouts: advantages, weights, log-probabilities of the reference.
     type Context: Sync;
 
-    /// Prepares an iteration; `reference` is the policy's start. May drop rollouts; an iteration without any is skipped.
+    /// The reward of a whole answer: the oracle's score, unless a method has its own.
+    ///
+    /// # Errors
+    /// As [`judge`].
+    fn reward(
+        &self,
+        method: &str,
+        oracle: Option<&dyn Oracle>,
+        record: &Record,
+        answer: &str,
+    ) -> Result<f64> {
+        Ok(judge(method, oracle, record, answer)?.score)
+    }
+
+    /// What is wanted of the policy at each step. Log-probabilities are those of the distribution that was sampled from.
+    fn want(&self, draw: &Draw) -> Want {
+        Want { temperature: draw.temperature as f32, ..Want::default() }
+    }
+
+    /// Prepares an iteration. May drop rollouts; an iteration without any is skipped.
     ///
     /// # Errors
     /// Those of the engine.
-    fn prepare(&self, reference: &Model, rollouts: &mut Vec<Rollout>) -> Result<Self::Context>;
+    fn prepare(&self, look: &mut Look<'_>, rollouts: &mut Vec<Rollout>) -> Result<Self::Context>;
 
     /// The loss of one part, already scaled by the counts of the whole step.
     ///
@@ -201,12 +257,14 @@ pub trait Rule: Sync {
 }
 
 /// Counts of a whole optimiser step.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Step {
     /// Rollouts.
     pub rollouts: usize,
     /// Answer tokens.
     pub tokens: usize,
+    /// Places of its rollouts among all of the iteration, for counts of a method's own.
+    pub places: Vec<usize>,
 }
 
 /// How many optimiser steps are taken on the rollouts of an iteration.
@@ -251,9 +309,12 @@ pub fn learn<R: Rule>(
         let asked: Vec<(usize, &Record)> = taken.iter().map(|&index| (index, &records[index])).collect();
         let seed = sub_seed(seed, &format!("iteration {iteration}"));
         let model = start.speaker_of(&trainer.model)?;
-        let mut rollouts = rollouts(method, &model, &asked, oracle, sampling, seed)?;
+        let score = |record: &Record, answer: &str| rule.reward(method, oracle, record, answer);
+        let mut rollouts = scored(&model, &asked, score, sampling, seed)?;
         let said = said(&rollouts);
-        let context = rule.prepare(&start.model, &mut rollouts)?;
+        let Trainer { model, extra: kept, .. } = &mut trainer;
+        let look = &mut Look { current: model, reference: &start.model, records, kept, seed };
+        let context = rule.prepare(look, &mut rollouts)?;
         for pass in 0..reuse.epochs {
             let mut places: Vec<usize> = (0..rollouts.len()).collect();
             shuffle(&mut places, &mut rng(seed, &format!("pass {pass}")));
@@ -262,7 +323,7 @@ pub fn learn<R: Rule>(
                     &mut trainer,
                     &rollouts,
                     minibatch,
-                    sampling.draw,
+                    &rule.want(sampling.draw),
                     |part, step| rule.loss(part, &context, step),
                     &said,
                 )?;
@@ -306,7 +367,7 @@ fn step(
     trainer: &mut Trainer,
     rollouts: &[Rollout],
     places: &[usize],
-    draw: &Draw,
+    want: &Want,
     loss: impl Fn(&Part<'_>, &Step) -> hone_nn::Result<Loss> + Sync,
     said: &[(&'static str, f64)],
 ) -> Result<StepReport> {
@@ -324,10 +385,8 @@ fn step(
         batches.push(batch);
     }
     let tokens = batches.iter().map(|batch| batch.targets().len()).sum();
-    let counts = Step { rollouts: places.len(), tokens };
-    // Log-probabilities are those of the distribution that was sampled from.
-    let want = Want { temperature: draw.temperature as f32, ..Want::default() };
-    Ok(trainer.step(&batches, &want, &|index, outputs| {
+    let counts = Step { rollouts: places.len(), tokens, places: places.to_vec() };
+    Ok(trainer.step(&batches, want, &|index, outputs| {
         let indices = &groups[index];
         let part = Part {
             rollouts: indices.iter().map(|&at| &rollouts[at]).collect(),
@@ -378,6 +437,13 @@ pub fn check_draw(method: &str, draw: &Draw) -> Result<()> {
         (_, true) => refuse("draw.top_k", 0, draw.top_k.to_string()),
         _ => Ok(()),
     }
+}
+
+/// What `rule` makes of rollouts of a policy that has not moved yet.
+#[cfg(test)]
+pub(crate) fn prepared<R: Rule>(rule: &R, start: &Model, rollouts: &mut Vec<Rollout>) -> Result<R::Context> {
+    let (current, reference, kept) = (start, start, &mut BTreeMap::new());
+    rule.prepare(&mut Look { current, reference, records: &[], kept, seed: 1 }, rollouts)
 }
 
 #[cfg(test)]

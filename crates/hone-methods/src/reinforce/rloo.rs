@@ -1,8 +1,8 @@
 //! REINFORCE leave-one-out.
 
 use candle_core::Tensor;
+use hone_nn::Loss;
 use hone_nn::loss::{seq_logps, sum_sequences, weighted_sum};
-use hone_nn::{Loss, Model};
 use serde::{Deserialize, Serialize};
 
 use crate::bench;
@@ -11,7 +11,8 @@ use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, method,
 use crate::refine::Draw;
 use crate::reinforce::grpo::held_out_score;
 use crate::reinforce::{
-    Part, Reuse, Rollout, Rule, Sampling, Step, check_draw, learn, leave_one_out_advantages, token_logps,
+    Look, Part, Reuse, Rollout, Rule, Sampling, Step, check_draw, learn, leave_one_out_advantages,
+    token_logps,
 };
 use crate::train::{Decay, Training};
 
@@ -93,10 +94,10 @@ impl Settings for Rloo {
 impl Rule for Rloo {
     type Context = Vec<f64>;
 
-    fn prepare(&self, reference: &Model, rollouts: &mut Vec<Rollout>) -> Result<Vec<f64>> {
+    fn prepare(&self, look: &mut Look<'_>, rollouts: &mut Vec<Rollout>) -> Result<Vec<f64>> {
         if self.kl_weight > 0.0 {
             // The divergence belongs to the reward, so the baseline takes its mean off too.
-            let then = token_logps(reference, rollouts, &self.draw)?;
+            let then = token_logps(look.reference, rollouts, &self.draw)?;
             for (rollout, then) in rollouts.iter_mut().zip(then) {
                 let moved: f64 =
                     rollout.logps.iter().zip(then).map(|(now, then)| f64::from(now - then)).sum();
@@ -158,7 +159,7 @@ mod tests {
         let draw = Draw::default();
         let then: f32 = token_logps(&policy.model, &rollouts, &draw).unwrap()[0].iter().sum();
         let rule = Rloo { kl_weight: 0.5, draw, ..Rloo::default() };
-        let advantages = rule.prepare(&policy.model, &mut rollouts).unwrap();
+        let advantages = crate::reinforce::prepared(&rule, &policy.model, &mut rollouts).unwrap();
         // Both moved by −then, so the difference of rewards is still 1.
         assert!((rollouts[0].reward - (1.0 + 0.5 * f64::from(then))).abs() < 1e-5);
         assert!((advantages[0] - 1.0).abs() < 1e-9 && (advantages[1] + 1.0).abs() < 1e-9);
