@@ -46,7 +46,10 @@ PAIRS, STEPS, WORDS = 6, 8, 24
 def fake_trainer(**attributes):
     """What the loss code of a trainer asks of `self`."""
     gather = lambda x: x
-    accelerator = Space(device="cpu", gather_for_metrics=gather, gather=gather, num_processes=1, parallelism_config=None)
+    accelerator = Space(
+        device="cpu", gather_for_metrics=gather, gather=gather, reduce=lambda x, reduction: x, num_processes=1,
+        parallelism_config=None, sync_gradients=True,
+    )
     shared = dict(
         accelerator=accelerator, model=Space(training=True), _metrics=defaultdict(lambda: defaultdict(list)),
         _total_train_tokens=0, _tp_size=1, aux_loss_enabled=False, precompute_ref_logps=True, get_tp_size=lambda: 1,
@@ -132,6 +135,49 @@ def trl_reward(chosen, rejected, margin=None, centre=None):
     return trl.RewardTrainer.compute_loss(trainer, drop, inputs).item()
 
 
+def trl_advantages(rewards, group, scale):
+    """What trl.GRPOTrainer makes of rewards, amid its sampling: its formula, not its code."""
+    groups = rewards.view(-1, group)
+    centred = groups - groups.mean(1, keepdim=True)
+    return (centred / (groups.std(1, keepdim=True) + 1e-4) if scale else centred).flatten()
+
+
+def trl_grpo(rollouts, advantages, loss_type, clip, beta, max_tokens):
+    """The loss of trl.GRPOTrainer, all rollouts in one step."""
+    logps, mask = padded(rollouts["now"])
+    mask = mask[:, 1:]
+    trainer = fake_trainer(
+        args=Space(delta=None, use_bias_correction_kl=False, steps_per_generation=1), loss_type=loss_type, beta=beta,
+        epsilon_low=clip[0], epsilon_high=clip[1], importance_sampling_level="token", max_completion_length=max_tokens,
+        top_entropy_quantile=1.0, off_policy_mask_threshold=None, use_vllm=False, _entropy_bonus_enabled=False,
+        current_gradient_accumulation_steps=1,
+        _get_per_token_logps_and_entropies=lambda *_, **__: (logps, torch.zeros_like(logps), None),
+    )
+    inputs = dict(
+        prompt_ids=mask[:, :1], prompt_mask=mask[:, :1], completion_ids=mask, completion_mask=mask, advantages=advantages,
+        old_per_token_logps=padded(rollouts["old"])[0], ref_per_token_logps=padded(rollouts["ref"])[0],
+        num_items_in_batch=mask.sum(),
+    )
+    return trl.GRPOTrainer._compute_loss(trainer, None, inputs).item()
+
+
+def trl_rloo(rollouts, rewards, group):
+    """The loss of trl.RLOOTrainer where nothing is clipped; the advantages by its formula."""
+    logps, mask = padded(rollouts["now"])
+    mask = mask[:, 1:]
+    trainer = fake_trainer(
+        epsilon_low=0.999, epsilon_high=1e6,
+        _get_per_token_logps_and_entropies=lambda *_, **__: (logps, torch.zeros_like(logps), None),
+    )
+    groups = rewards.view(-1, group)
+    others = (groups.sum(1, keepdim=True) - groups) / (group - 1)
+    inputs = dict(
+        prompt_ids=mask[:, :1], prompt_mask=mask[:, :1], completion_ids=mask, completion_mask=mask,
+        old_logps=summed(rollouts["old"]), advantages=(groups - others).flatten(),
+    )
+    return trl.RLOOTrainer._compute_loss(trainer, None, inputs).item()
+
+
 def trl_sft(rows):
     """The loss of trl.SFTTrainer with tokens of the prompt masked."""
     logps, mask = padded(rows)
@@ -199,6 +245,25 @@ def loss_cases(seed):
     logits, labels = 3 * torch.randn(12), torch.randint(0, 2, (12,)).float()
     marks = dict(loss="reward-marks", logits=logits.tolist(), labels=labels.tolist())
     yield "reward-steps, reward-spans", "transformers", token_classification(logits, labels), marks
+
+    group, long = 4, 12
+    now = [-3 * torch.rand(n) ** 2 for n in torch.randint(1, 9, (2 * group,)).tolist()]
+    rollouts = dict(now=now, old=near(now), ref=near(now))
+    rewards = torch.rand(2 * group)
+    shared = dict(rewards=rewards.tolist(), group=group, **{key: [row.tolist() for row in rows] for key, rows in rollouts.items()})
+    for name, loss_type, normalise, scale, clip, beta in [
+        ("grpo", "grpo", "answers", True, (0.2, 0.2), 0.04),
+        ("grpo, Dr. GRPO", "dr_grpo", "constant", False, (0.2, 0.2), 0.0),
+        ("grpo, DAPO", "dapo", "tokens", True, (0.2, 0.28), 0.0),
+        ("grpo, DAPO with a penalty", "dapo", "tokens", True, (0.2, 0.28), 0.1),
+    ]:
+        own = dict(
+            kl_weight=beta, clip_low=clip[0], clip_high=clip[1], scale_rewards=scale, normalise=normalise,
+            draw=dict(max_tokens=long),
+        )
+        peer = trl_grpo(rollouts, trl_advantages(rewards, group, scale), loss_type, clip, beta, long)
+        yield name, f"GRPOTrainer {loss_type}", peer, dict(loss="grpo", own=own, **shared)
+    yield "rloo", "RLOOTrainer", trl_rloo(rollouts, rewards, group), dict(loss="rloo", own=dict(kl_weight=0.0), **shared)
 
 
 # Whole runs.

@@ -13,9 +13,12 @@ use hone_feedback::{Form, Record};
 use hone_methods::data::Example;
 use hone_methods::policy::Sequence;
 use hone_methods::preference::{dpo, ipo, kto, orpo, reward_lists, reward_pairs, slic};
-use hone_methods::reward;
+use hone_methods::reinforce::{
+    Part as RolloutPart, Rollout, Rule, Step, group_advantages, grpo, leave_one_out_advantages, rloo,
+};
 use hone_methods::train::{Part, Session};
 use hone_methods::{Job, Policy, find};
+use hone_methods::{method, reward};
 use hone_nn::{Batch, Outputs, loss};
 use serde_json::{Map, Value, json};
 
@@ -49,6 +52,19 @@ fn tensor(case: &Value, key: &str) -> Result<Tensor> {
     Ok(Tensor::new(values, &Device::Cpu)?)
 }
 
+/// What a model says that gives these log-probabilities to its targets.
+fn outputs(logps: Vec<f32>) -> Result<Outputs> {
+    Ok(Outputs {
+        logps: Tensor::new(logps, &Device::Cpu)?,
+        entropies: None,
+        distributions: None,
+        candidates: None,
+        top: None,
+        scores: None,
+        hidden: vec![],
+    })
+}
+
 /// Log-probabilities of whole responses from those of their tokens, by the same steps as in training.
 fn logps(case: &Value, key: &str, mean: bool) -> Result<Tensor> {
     let rows = case[key].as_array().ok_or_else(|| format!("needs a list `{key}` of lists"))?;
@@ -60,15 +76,7 @@ fn logps(case: &Value, key: &str, mean: bool) -> Result<Tensor> {
         batch.push_masked(&sequence.tokens, &sequence.mask)?;
         examples.push(Example { record: 0, sequences: vec![sequence], labels: vec![], marks: vec![] });
     }
-    let outputs = Outputs {
-        logps: Tensor::new(rows.concat(), &Device::Cpu)?,
-        entropies: None,
-        distributions: None,
-        candidates: None,
-        top: None,
-        scores: None,
-        hidden: vec![],
-    };
+    let outputs = outputs(rows.concat())?;
     let part = Part {
         indices: &[],
         examples: examples.iter().collect(),
@@ -153,9 +161,63 @@ fn values(case: &Value) -> Result<f64> {
             let sum = reward::binary_cross_entropy(&tensor(case, "logits")?, &labels)?;
             (sum / labels.len() as f64)?.reshape(1)?
         }
+        "grpo" | "rloo" => return rollouts(case),
         other => return Err(format!("loss `{other}`: unknown").into()),
     };
     Ok(loss::scalar(&losses.mean_all()?)?)
+}
+
+/// The loss of a whole step on rollouts in equal groups.
+fn rollouts(case: &Value) -> Result<f64> {
+    let rows = |key: &str| -> Result<Vec<Vec<f32>>> {
+        case[key]
+            .as_array()
+            .ok_or_else(|| format!("needs a list `{key}` of lists"))?
+            .iter()
+            .map(list)
+            .collect()
+    };
+    let (now, old, rewards) = (rows("now")?, rows("old")?, list(&case["rewards"])?);
+    let group = number(case, "group")? as usize;
+    let rollouts: Vec<Rollout> = old
+        .into_iter()
+        .zip(rewards)
+        .enumerate()
+        .map(|(at, (logps, reward))| Rollout {
+            record: at / group,
+            group: at / group,
+            sequence: Sequence::of_tokens(&[0], &vec![0; logps.len()]),
+            logps,
+            reward: reward.into(),
+            ended: true,
+        })
+        .collect();
+    let mut batch = Batch::new();
+    for rollout in &rollouts {
+        batch.push_masked(&rollout.sequence.tokens, &rollout.sequence.mask)?;
+    }
+    let outputs = outputs(now.concat())?;
+    let indices: Vec<usize> = (0..rollouts.len()).collect();
+    let part = RolloutPart {
+        rollouts: rollouts.iter().collect(),
+        indices: &indices,
+        batch: &batch,
+        outputs: &outputs,
+    };
+    let step = Step { rollouts: rollouts.len(), tokens: batch.targets().len() };
+    let own = toml::Table::try_from(&case["own"])?;
+    let loss = match case["loss"] == "grpo" {
+        true => {
+            let own: grpo::Grpo = method::settings("grpo", &own)?;
+            let advantages = group_advantages(&rollouts, own.scale_rewards);
+            own.loss(&part, &grpo::Context { advantages, reference: rows("ref")? }, &step)?
+        }
+        false => {
+            let own: rloo::Rloo = method::settings("rloo", &own)?;
+            own.loss(&part, &leave_one_out_advantages(&rollouts), &step)?
+        }
+    };
+    Ok(loss::scalar(&loss.value)?)
 }
 
 /// One run of a method; what its steps reported.

@@ -135,8 +135,10 @@ impl Settings for Grpo {
 /// Advantages, and the log-probabilities of the reference where there is a penalty.
 #[derive(Debug)]
 pub struct Context {
-    advantages: Vec<f64>,
-    reference: Vec<Vec<f32>>,
+    /// `[rollouts]`
+    pub advantages: Vec<f64>,
+    /// `[rollouts][T]`, in nats; empty without a penalty.
+    pub reference: Vec<Vec<f32>>,
 }
 
 impl Rule for Grpo {
