@@ -204,7 +204,7 @@ fn rollouts(case: &Value) -> Result<f64> {
         batch: &batch,
         outputs: &outputs,
     };
-    let step = Step { rollouts: rollouts.len(), tokens: batch.targets().len() };
+    let step = Step { rollouts: rollouts.len(), tokens: batch.targets().len(), places: indices.clone() };
     let own = toml::Table::try_from(&case["own"])?;
     let loss = match case["loss"] == "grpo" {
         true => {
