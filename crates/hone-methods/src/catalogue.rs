@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::method::Method;
-use crate::{imitate, preference, refine, reinforce};
+use crate::{evaluate, imitate, preference, refine, reinforce};
 
 /// Every method: families in reading order, ids alphabetical within one.
 pub static METHODS: &[&Method] = &[
@@ -24,6 +24,7 @@ pub static METHODS: &[&Method] = &[
     &refine::best_of_n::BEST_OF_N,
     &refine::majority_vote::MAJORITY_VOTE,
     &refine::self_refine::SELF_REFINE,
+    &evaluate::mint::MINT,
 ];
 
 /// The method with this id.

@@ -1,13 +1,16 @@
-//! `hone eval MODEL --world W` or `--data FILE`
+//! `hone eval MODEL --world W`, `--data FILE` or `--protocol P`
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use hone_lm::{LanguageModel, Local, LocalOptions};
+use hone_lm::{Endpoint, EndpointConfig, LanguageModel, Local, LocalOptions};
 use hone_methods::eval::{Evaluation, Settings, compare, evaluate, evaluate_data};
+use hone_methods::evaluate::journal::Journal;
+use hone_methods::evaluate::{PROTOCOLS, Terms};
 use hone_methods::pretrain::mix::role;
+use serde_json::json;
 
 use crate::source::Source;
 
@@ -20,9 +23,27 @@ pub struct Args {
     #[command(flatten)]
     source: Source,
     /// Built-in task: sums, programs, notes or lists.
-    #[arg(long, value_name = "WORLD", conflicts_with = "data", required_unless_present = "data")]
+    #[arg(long, value_name = "WORLD", conflicts_with = "data", required_unless_present_any = ["data", "protocol"])]
     world: Option<String>,
-    /// Log or data set whose records carry a reference, or MBPP or HumanEval rows.
+    /// Published protocol, as in `hone methods`: mint, realcritic or sparse-feedback. Its data is a folder.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["world", "against", "samples"], requires = "data")]
+    protocol: Option<String>,
+    /// Folder of a protocol's run, which can be resumed; runs/ID if left out.
+    #[arg(long, value_name = "DIR", requires = "protocol")]
+    out: Option<PathBuf>,
+    /// Go on with the interrupted run of a protocol.
+    #[arg(long, requires = "protocol")]
+    resume: bool,
+    /// Change a setting of the protocol, as in draw.max_tokens=64; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE", requires = "protocol")]
+    set: Vec<String>,
+    /// Endpoint of the model that comments or judges in a protocol; the measured model itself if left out.
+    #[arg(long, value_name = "URL", requires_all = ["protocol", "other_name"])]
+    other_endpoint: Option<String>,
+    /// Model to ask that endpoint for.
+    #[arg(long, value_name = "NAME")]
+    other_name: Option<String>,
+    /// Log or data set whose records carry a reference, or MBPP or HumanEval rows; the folder of a protocol's sets.
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// Difficulty; the world's middle one if left out.
@@ -66,6 +87,9 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         args.source.model = Some(folder);
     }
     let model = args.source.open()?;
+    if let Some(id) = &args.protocol {
+        return protocol(&args, id, model.as_ref());
+    }
     let mut measured = measure(&args, model.as_ref())?;
     if let Some(folder) = &args.against {
         let other = Local::from_folder(folder, &LocalOptions::default())?;
@@ -101,6 +125,63 @@ fn measure(args: &Args, model: &dyn LanguageModel) -> Result<Evaluation> {
         }
         (None, None) => bail!("needs --world WORLD or --data FILE"),
     }
+}
+
+/// Runs a protocol with a journal in its folder.
+fn protocol(args: &Args, id: &str, model: &dyn LanguageModel) -> Result<ExitCode> {
+    let Some(protocol) = PROTOCOLS.iter().find(|protocol| protocol.method.id == id) else {
+        let known: Vec<&str> = PROTOCOLS.iter().map(|protocol| protocol.method.id).collect();
+        bail!("--protocol {id}: needs one of {}", known.join(", "));
+    };
+    let data = args.data.as_deref().context("needs --data DIR")?;
+    let mut recipe = hone_methods::improve::plan::recipe(id)?;
+    recipe.settings.clear();
+    for assignment in &args.set {
+        recipe.set(&format!("settings.{assignment}")).with_context(|| format!("--set {assignment}"))?;
+    }
+    (protocol.method.check)(&recipe.settings)?;
+    let other = match (&args.other_endpoint, &args.other_name) {
+        (Some(url), Some(name)) => {
+            let mut config = EndpointConfig::new(url, name);
+            config.api_key_env = args.source.api_key_env.clone();
+            config.concurrency = args.source.concurrency;
+            config.cache = args.source.cache.clone();
+            Some(Endpoint::connect(config)?)
+        }
+        _ => None,
+    };
+    let what = json!({
+        "protocol": id, "model": model.capabilities().name, "other": other.as_ref().map(|o| &o.capabilities().name),
+        "data": data, "prompts": args.prompts, "seed": args.seed, "settings": &recipe.settings,
+    });
+    let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(id));
+    let journal = Journal::open(&out, &what, args.resume)?;
+    let mut last = 0;
+    let mut tell = |done: usize, all: usize| {
+        // Once per part in a hundred: a line for each item would drown the rest.
+        let part = 100 * done / all.max(1);
+        if part != last || done == all {
+            last = part;
+            eprintln!("{id}: {done} of {all}");
+        }
+    };
+    let measures = (protocol.run)(&mut Terms {
+        model,
+        other: other.as_ref().map(|other| other as &dyn LanguageModel),
+        data,
+        most: args.prompts,
+        settings: &recipe.settings,
+        seed: args.seed,
+        journal,
+        on: &mut tell,
+    })?;
+    match args.json {
+        true => println!("{}", serde_json::to_string_pretty(&measures.to_lm_eval(&json!(recipe.settings)))?),
+        false => print!("{measures}"),
+    }
+    eprintln!("{}", out.join("results.json").display());
+    // What was lost to the connection is asked again by --resume.
+    Ok(if measures.lost > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn write_samples(path: &Path, measured: &Evaluation) -> Result<()> {

@@ -58,6 +58,9 @@ pub struct Measures {
     /// What a reader must know of them, a sentence each: what was left out, what failed.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// Items lost to the connection, which a resumed run asks again.
+    #[serde(default)]
+    pub lost: usize,
 }
 
 impl Measures {

@@ -99,7 +99,8 @@ impl Draw {
         }
     }
 
-    fn sampling(&self) -> Sampling {
+    /// The settings as a model takes them.
+    pub fn sampling(&self) -> Sampling {
         Sampling {
             temperature: Some(self.temperature as f32),
             top_p: (self.top_p < 1.0).then_some(self.top_p as f32),
