@@ -20,6 +20,8 @@ pub static METHODS: &[&Method] = &[
     &preference::reward_steps::REWARD_STEPS,
     &preference::slic::SLIC,
     &reinforce::grpo::GRPO,
+    &reinforce::ppo::PPO,
+    &reinforce::reinforce::REINFORCE,
     &reinforce::rloo::RLOO,
     &refine::best_of_n::BEST_OF_N,
     &refine::majority_vote::MAJORITY_VOTE,

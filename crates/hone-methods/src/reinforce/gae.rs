@@ -56,6 +56,8 @@ pub fn whiten(values: &mut [Vec<f32>], masks: Option<&[Vec<bool>]>, centre: bool
 
 #[cfg(test)]
 mod tests {
+    use std::f32::consts::FRAC_1_SQRT_2;
+
     use super::*;
 
     fn close(got: &[f32], expected: &[f32]) {
@@ -99,10 +101,10 @@ mod tests {
         let mut values = vec![vec![1.0, 9.0], vec![3.0]];
         let masks = [vec![true, false], vec![true]];
         whiten(&mut values, Some(&masks), true);
-        close(&values.concat(), &[-0.707107, 9.0, 0.707107]);
+        close(&values.concat(), &[-FRAC_1_SQRT_2, 9.0, FRAC_1_SQRT_2]);
         let mut values = vec![vec![1.0, 3.0]];
         whiten(&mut values, None, false);
-        close(&values[0], &[2.0 - 0.707107, 2.0 + 0.707107]);
+        close(&values[0], &[2.0 - FRAC_1_SQRT_2, 2.0 + FRAC_1_SQRT_2]);
         let mut equal = vec![vec![2.0, 2.0]];
         whiten(&mut equal, None, true);
         close(&equal[0], &[0.0, 0.0]);

@@ -7,7 +7,11 @@ pub mod clip;
 pub mod gae;
 pub mod grpo;
 pub mod kl;
+pub mod ppo;
+#[expect(clippy::module_inception, reason = "a method lies in a file of its name")]
+pub mod reinforce;
 pub mod rloo;
+pub mod update;
 pub mod value;
 
 use std::collections::BTreeMap;
