@@ -36,6 +36,7 @@ from datasets import Dataset, disable_progress_bars
 from tokenizers import Tokenizer, models, pre_tokenizers
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
+from trl.experimental.sdpo.loss_utils import compute_topk_self_distillation_loss
 
 LIMIT = 1e-5
 PAIRS, STEPS, WORDS = 6, 8, 24
@@ -263,6 +264,14 @@ def loss_cases(seed):
         )
         peer = trl_grpo(rollouts, trl_advantages(rewards, group, scale), loss_type, clip, beta, long)
         yield name, f"GRPOTrainer {loss_type}", peer, dict(loss="grpo", own=own, **shared)
+    policy, teacher = 2 * torch.randn(2, 16, 40)
+    for name, alpha, tail in [("reverse", 1.0, True), ("Jensen-Shannon", 0.5, True), ("forward, no tail", 0.0, False)]:
+        peer = compute_topk_self_distillation_loss(
+            policy, teacher, distillation_topk=10, distillation_alpha=alpha, distillation_add_tail=tail,
+        ).mean().item()
+        logps, places = policy.log_softmax(-1).topk(10)
+        case = dict(policy=logps.tolist(), teacher=teacher.log_softmax(-1).gather(1, places).tolist())
+        yield f"sdpo, {name}", "SDPOTrainer top-k", peer, dict(loss="sdpo", alpha=alpha, tail=tail, **case)
     yield "rloo", "RLOOTrainer", trl_rloo(rollouts, rewards, group), dict(loss="rloo", own=dict(kl_weight=0.0), **shared)
 
 

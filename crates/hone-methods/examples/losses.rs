@@ -14,7 +14,7 @@ use hone_methods::data::Example;
 use hone_methods::policy::Sequence;
 use hone_methods::preference::{dpo, ipo, kto, orpo, reward_lists, reward_pairs, slic};
 use hone_methods::reinforce::{
-    Part as RolloutPart, Rollout, Rule, Step, group_advantages, grpo, leave_one_out_advantages, rloo,
+    Part as RolloutPart, Rollout, Rule, Step, group_advantages, grpo, leave_one_out_advantages, rloo, sdpo,
 };
 use hone_methods::train::{Part, Session};
 use hone_methods::{Job, Policy, find};
@@ -162,6 +162,14 @@ fn values(case: &Value) -> Result<f64> {
             (sum / labels.len() as f64)?.reshape(1)?
         }
         "grpo" | "rloo" => return rollouts(case),
+        "sdpo" => {
+            let whole = |key: &str| -> Result<Tensor> {
+                let rows = case[key].as_array().ok_or_else(|| format!("needs a list `{key}` of lists"))?;
+                let rows: Vec<Vec<f32>> = rows.iter().map(list).collect::<Result<_>>()?;
+                Ok(sdpo::whole(&Tensor::new(rows, &Device::Cpu)?, case["tail"] == true)?)
+            };
+            sdpo::divergence(&whole("policy")?, &whole("teacher")?, number(case, "alpha")?)?
+        }
         other => return Err(format!("loss `{other}`: unknown").into()),
     };
     Ok(loss::scalar(&losses.mean_all()?)?)

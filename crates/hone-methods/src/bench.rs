@@ -4,6 +4,8 @@
 //! whether a method has learnt what the feedback says is known exactly, within a second. Claims run here and by the same
 //! code in the tests; what needs a model that can read and reason is claimed on the built-in model instead.
 
+pub mod riddles;
+
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -247,9 +249,31 @@ pub fn clean_up() {
 
 /// Makes the folder of the starting policy: fitted to random phrases, so that it ends what it writes.
 fn start() -> Result<PathBuf> {
-    let folder = temporary("start")?;
-    let mut names: Vec<String> = ["<unk>", "</s>", "say"].map(String::from).to_vec();
-    names.extend((0..WORDS).map(|n| format!("w{n}")));
+    let words: Vec<String> =
+        std::iter::once("say".into()).chain((0..WORDS).map(|n| format!("w{n}"))).collect();
+    let mut rng = rng(0, "start");
+    let shown: Vec<(String, String)> =
+        (0..512).map(|_| (format!("say {} {}", word(&mut rng), word(&mut rng)), phrase(&mut rng))).collect();
+    let config = |vocabulary| ModelConfig::llama(vocabulary, 32, 1, 2, 2, 64);
+    let training = Training { learning_rate: 3e-3, epochs: 4.0, ..Training::default() };
+    fitted("start", &words, config, &shown, &training)
+}
+
+/// Makes a model folder called `name`: a random decoder over `words`, one token each, fitted to prompts and answers by
+/// imitation. `config` is given the size of the vocabulary.
+///
+/// # Errors
+/// [`Error::Io`]; those of the engine.
+pub fn fitted(
+    name: &str,
+    words: &[String],
+    config: impl Fn(usize) -> ModelConfig,
+    shown: &[(String, String)],
+    training: &Training,
+) -> Result<PathBuf> {
+    let folder = temporary(name)?;
+    let names: Vec<String> =
+        ["<unk>", "</s>"].into_iter().map(String::from).chain(words.iter().cloned()).collect();
     let vocab: serde_json::Map<_, _> =
         names.iter().enumerate().map(|(id, w)| (w.clone(), json!(id))).collect();
     let special = |id: usize| {
@@ -265,7 +289,7 @@ fn start() -> Result<PathBuf> {
         let path = folder.join(name);
         std::fs::write(&path, value.to_string()).map_err(Error::io(&path))
     };
-    let mut config = ModelConfig::llama(names.len(), 32, 1, 2, 2, 64);
+    let mut config = config(names.len());
     config.eos_tokens = vec![1];
     config.max_positions = MAX_TOKENS;
     let model = Model::random(config, 0);
@@ -273,16 +297,15 @@ fn start() -> Result<PathBuf> {
     write("tokenizer.json", tokenizer)?;
     write("tokenizer_config.json", json!({"eos_token": "</s>", "unk_token": "<unk>"}))?;
     let policy = Policy::from_folder(&folder)?;
-    let mut rng = rng(0, "start");
-    let records: Vec<Record> = (0..512)
-        .map(|index| {
-            let prompt = Prompt::Text(format!("say {} {}", word(&mut rng), word(&mut rng)));
-            let record = Record::new(index.to_string(), prompt).respond("a", "");
-            record.say(Form::Edit { on: "a".into(), content: phrase(&mut rng).into() })
+    let records: Vec<Record> = shown
+        .iter()
+        .enumerate()
+        .map(|(index, (prompt, answer))| {
+            let record = Record::new(index.to_string(), Prompt::Text(prompt.clone())).respond("a", "");
+            record.say(Form::Edit { on: "a".into(), content: answer.clone().into() })
         })
         .collect();
     let examples = Examples::from_records(&policy, &records, Shape::Demonstrations, MAX_TOKENS)?;
-    let training = Training { learning_rate: 3e-3, epochs: 4.0, ..Training::default() };
     let nothing = toml::Table::new();
     let job = Job {
         policy,
@@ -292,7 +315,7 @@ fn start() -> Result<PathBuf> {
         seed: 0,
         session: Session::default(),
     };
-    let policy = sft::imitate("sft", job, &examples, &training)?.policy()?;
+    let policy = sft::imitate("sft", job, &examples, training)?.policy()?;
     // The base files stay; only the weights are replaced.
     folder::write(
         policy.model.config(),

@@ -23,6 +23,7 @@ pub mod report;
 pub mod reproduce;
 pub mod reward;
 pub mod simulate;
+pub mod templates;
 pub mod tiny;
 pub mod train;
 

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use hone_feedback::Record;
 use hone_worlds::programs::Programs;
 use hone_worlds::programs::datasets::Exercise;
+use hone_worlds::world::ALL_RIGHT;
 use hone_worlds::{Check, Detail, Task, World};
 use serde_json::Value;
 
@@ -31,7 +32,32 @@ pub trait Oracle: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// Where a check cannot be run at all.
     fn check(&self, record: &Record, answer: &str) -> Result<Option<Verdict>>;
+
+    /// What is first wrong in an answer, at one level of detail; [`ALL_RIGHT`] for a right answer, `None` where it does
+    /// not know this record's task. An oracle that knows one set of words says them at every level but the verdict.
+    ///
+    /// # Errors
+    /// As [`Oracle::check`].
+    fn explain(&self, record: &Record, answer: &str, detail: Detail) -> Result<Option<String>> {
+        let words = |verdict: Verdict| match (verdict.right, detail) {
+            (true, _) => ALL_RIGHT.to_string(),
+            (false, Detail::Verdict) => WRONG.to_string(),
+            (false, _) => verdict.words,
+        };
+        Ok(self.check(record, answer)?.map(words))
+    }
+
+    /// A right answer, or `None` where it knows none.
+    ///
+    /// # Errors
+    /// As [`Oracle::check`].
+    fn reference(&self, _: &Record) -> Result<Option<String>> {
+        Ok(None)
+    }
 }
+
+/// The verdict on an answer that is not right, in a word.
+pub const WRONG: &str = "wrong";
 
 /// All checks that records themselves ask for. A record says in `task` which task of a built-in world it asks (`world`,
 /// `level`, `seed`), or carries tests of a Python program: `tests` or MBPP's `test_list` with statements before them in
@@ -46,6 +72,26 @@ impl Checks {
     /// Whether this record says how its answers are checked.
     pub fn knows(record: &Record) -> bool {
         record.extra.get("task").is_some_and(|task| task.get("world").is_some()) || exercise(record).is_some()
+    }
+
+    /// The task that a record asks.
+    fn task(&self, record: &Record) -> Result<Option<Box<dyn Task>>> {
+        if let Some(exercise) = exercise(record) {
+            return Ok(Some(Box::new(self.programs.exercise(exercise))));
+        }
+        let Some(task) = record.extra.get("task").filter(|task| task.get("world").is_some()) else {
+            return Ok(None);
+        };
+        let wrong = |name: &str, needed: &str| Error::File {
+            path: format!("record {}", record.id),
+            problem: format!("`task.{name}`: needs {needed}, got {}", task.get(name).unwrap_or(&Value::Null)),
+        };
+        let number =
+            |name: &str| task.get(name).and_then(Value::as_u64).ok_or_else(|| wrong(name, "a whole number"));
+        let name =
+            task.get("world").and_then(Value::as_str).ok_or_else(|| wrong("world", "the name of a world"))?;
+        let level = u32::try_from(number("level")?).map_err(|_| wrong("level", "a level of the world"))?;
+        Ok(Some(self.world(name)?.task(level, number("seed")?)?))
     }
 
     fn world(&self, id: &str) -> Result<std::sync::Arc<dyn World>> {
@@ -85,23 +131,18 @@ fn exercise(record: &Record) -> Option<Exercise> {
 
 impl Oracle for Checks {
     fn check(&self, record: &Record, answer: &str) -> Result<Option<Verdict>> {
-        if let Some(exercise) = exercise(record) {
-            return Ok(Some(verdict(&self.programs.exercise(exercise).check(answer)?)));
-        }
-        let Some(task) = record.extra.get("task").filter(|task| task.get("world").is_some()) else {
-            return Ok(None);
-        };
-        let wrong = |name: &str, needed: &str| Error::File {
-            path: format!("record {}", record.id),
-            problem: format!("`task.{name}`: needs {needed}, got {}", task.get(name).unwrap_or(&Value::Null)),
-        };
-        let number =
-            |name: &str| task.get(name).and_then(Value::as_u64).ok_or_else(|| wrong(name, "a whole number"));
-        let name =
-            task.get("world").and_then(Value::as_str).ok_or_else(|| wrong("world", "the name of a world"))?;
-        let level = u32::try_from(number("level")?).map_err(|_| wrong("level", "a level of the world"))?;
-        let task = self.world(name)?.task(level, number("seed")?)?;
+        let Some(task) = self.task(record)? else { return Ok(None) };
         Ok(Some(verdict(&task.check(answer)?)))
+    }
+
+    fn explain(&self, record: &Record, answer: &str, detail: Detail) -> Result<Option<String>> {
+        let Some(task) = self.task(record)? else { return Ok(None) };
+        Ok(Some(task.explain(answer, detail)?))
+    }
+
+    fn reference(&self, record: &Record) -> Result<Option<String>> {
+        let reference = self.task(record)?.map(|task| task.reference());
+        Ok(reference.filter(|text| !text.is_empty()))
     }
 }
 
@@ -131,6 +172,11 @@ mod tests {
         assert!(checks.check(&record, &task.reference()).unwrap().unwrap().right);
         let wrong = checks.check(&record, "1+1=3").unwrap().unwrap();
         assert!(!wrong.right && !wrong.words.is_empty());
+        let says = |answer: &str, detail| checks.explain(&record, answer, detail).unwrap().unwrap();
+        assert_eq!(says("1+1=3", Detail::Verdict), WRONG);
+        assert_eq!(says("1+1=3", Detail::Correction), wrong.words);
+        assert_eq!(says(&task.reference(), Detail::Correction), ALL_RIGHT);
+        assert_eq!(checks.reference(&record).unwrap(), Some(task.reference()));
     }
 
     #[test]

@@ -47,6 +47,15 @@ impl Sequence {
         Sequence { tokens: [prompt, response].concat(), mask, cut: 0 }
     }
 
+    /// Tokens of the prompt, and those of the response.
+    pub fn split(&self) -> (Vec<u32>, Vec<u32>) {
+        let of = |wanted: bool| {
+            let tokens = self.tokens.iter().zip(&self.mask);
+            tokens.filter(|(_, written)| **written == wanted).map(|(&token, _)| token).collect()
+        };
+        (of(false), of(true))
+    }
+
     /// Number of tokens the policy is to have written and that it can be scored on. The first of all tokens has none
     /// before it to be predicted from, so the engine never scores it.
     pub fn targets(&self) -> usize {
@@ -209,7 +218,7 @@ impl Policy {
 }
 
 /// A second model of the same weights; an adapter is copied too.
-fn copy_of(model: &Model) -> Result<Model> {
+pub(crate) fn copy_of(model: &Model) -> Result<Model> {
     let mut copy = Model::new((**model.config()).clone(), model.params.clone())?;
     copy.threads = model.threads;
     if let Some(adapter) = &model.adapter {

@@ -228,6 +228,9 @@ fn chosen(log: &Log, left: &mut Vec<(String, String)>) -> Vec<(&'static Method, 
             false => "no outcomes on prompts whose answers can be checked".into(),
         },
     );
+    for id in ["critique-grpo", "sdpo"] {
+        consider(id, false, "reads the same checks and what they say is wrong; name it with --method".into());
+    }
     // Thumbs on answers to different prompts give no pairs; where they are most of the log, KTO uses them all.
     let by_thumbs = enough(labels) && thumbs > 0 && pairs < thumbs / 2;
     consider(

@@ -4,6 +4,7 @@
 //! What differs between methods, how rewards become advantages and what the loss is, stays in their files.
 
 pub mod clip;
+pub mod critique_grpo;
 pub mod gae;
 pub mod grpo;
 pub mod kl;
@@ -11,6 +12,7 @@ pub mod ppo;
 #[expect(clippy::module_inception, reason = "a method lies in a file of its name")]
 pub mod reinforce;
 pub mod rloo;
+pub mod sdpo;
 pub mod update;
 pub mod value;
 
@@ -23,13 +25,13 @@ use hone_feedback::metrics::{mean, standard_deviation};
 use hone_lm::Local;
 use hone_nn::train::batches::{Order, parts};
 use hone_nn::train::seed::{rng, shuffle, sub_seed};
-use hone_nn::train::{StepReport, Trainer, checkpoint};
+use hone_nn::train::{StepReport, Trainer, TrainerSettings, checkpoint};
 use hone_nn::{Batch, Loss, Model, Network, Outputs, Want};
 
 use crate::error::{Error, Result};
 use crate::method::Job;
 use crate::oracle::Oracle;
-use crate::policy::{Policy, Sequence};
+use crate::policy::{Policy, Sequence, copy_of};
 use crate::refine::{Draw, judge, prompts, sample};
 use crate::train::{CHECKPOINT_SECONDS, PART_TOKENS, Training};
 
@@ -215,6 +217,8 @@ pub struct Look<'a> {
     pub current: &'a Model,
     /// The policy's start.
     pub reference: &'a Model,
+    /// The running average of the policy's weights, for a rule that has a decay.
+    pub average: Option<&'a Model>,
     /// All records of the run, by [`Rollout::record`].
     pub records: &'a [Record],
     /// What the method keeps from one iteration to the next; goes into checkpoints.
@@ -245,6 +249,17 @@ pub trait Rule: Sync {
     /// What is wanted of the policy at each step. Log-probabilities are those of the distribution that was sampled from.
     fn want(&self, draw: &Draw) -> Want {
         Want { temperature: draw.temperature as f32, ..Want::default() }
+    }
+
+    /// [`Rule::want`] of one step on the rollouts at `places`, in the order of their parts: what differs between steps,
+    /// such as candidates, is said here.
+    fn want_at(&self, draw: &Draw, _: &Self::Context, _places: &[usize]) -> Want {
+        self.want(draw)
+    }
+
+    /// What the running average of the weights keeps of itself at each step, in [0, 1); `None` for no average.
+    fn average_decay(&self) -> Option<f64> {
+        None
     }
 
     /// Prepares an iteration. May drop rollouts; an iteration without any is skipped.
@@ -300,7 +315,8 @@ pub fn learn<R: Rule>(
     }
     let iterations = training.steps(records.len());
     let steps = iterations * (reuse.epochs * reuse.minibatches) as u64;
-    let mut trainer = Trainer::new(start.copy()?.model, training.trainer(steps, seed))?;
+    let descent = TrainerSettings { ema_decay: rule.average_decay(), ..training.trainer(steps, seed) };
+    let mut trainer = Trainer::new(start.copy()?.model, descent)?;
     let mut order = Order::new(records.len(), trainer.seed("order"))?;
     session.open(&mut trainer)?;
     let mut saved = Instant::now();
@@ -316,8 +332,13 @@ pub fn learn<R: Rule>(
         let score = |record: &Record, answer: &str| rule.reward(method, oracle, record, answer);
         let mut rollouts = scored(&model, &asked, score, sampling, seed)?;
         let said = said(&rollouts);
+        let average = match rule.average_decay() {
+            Some(_) => Some(trainer.with_average(|model| copy_of(model))??),
+            None => None,
+        };
         let Trainer { model, extra: kept, .. } = &mut trainer;
-        let look = &mut Look { current: model, reference: &start.model, records, kept, seed };
+        let (reference, average) = (&start.model, average.as_ref());
+        let look = &mut Look { current: model, reference, average, records, kept, seed };
         let context = rule.prepare(look, &mut rollouts)?;
         for pass in 0..reuse.epochs {
             let mut places: Vec<usize> = (0..rollouts.len()).collect();
@@ -327,7 +348,7 @@ pub fn learn<R: Rule>(
                     &mut trainer,
                     &rollouts,
                     minibatch,
-                    &rule.want(sampling.draw),
+                    |places| rule.want_at(sampling.draw, &context, places),
                     |part, step| rule.loss(part, &context, step),
                     &said,
                 )?;
@@ -371,7 +392,7 @@ fn step(
     trainer: &mut Trainer,
     rollouts: &[Rollout],
     places: &[usize],
-    want: &Want,
+    want: impl Fn(&[usize]) -> Want,
     loss: impl Fn(&Part<'_>, &Step) -> hone_nn::Result<Loss> + Sync,
     said: &[(&'static str, f64)],
 ) -> Result<StepReport> {
@@ -390,7 +411,8 @@ fn step(
     }
     let tokens = batches.iter().map(|batch| batch.targets().len()).sum();
     let counts = Step { rollouts: places.len(), tokens, places: places.to_vec() };
-    Ok(trainer.step(&batches, want, &|index, outputs| {
+    let want = want(&groups.concat());
+    Ok(trainer.step(&batches, &want, &|index, outputs| {
         let indices = &groups[index];
         let part = Part {
             rollouts: indices.iter().map(|&at| &rollouts[at]).collect(),
@@ -447,7 +469,7 @@ pub fn check_draw(method: &str, draw: &Draw) -> Result<()> {
 #[cfg(test)]
 pub(crate) fn prepared<R: Rule>(rule: &R, start: &Model, rollouts: &mut Vec<Rollout>) -> Result<R::Context> {
     let (current, reference, kept) = (start, start, &mut BTreeMap::new());
-    rule.prepare(&mut Look { current, reference, records: &[], kept, seed: 1 }, rollouts)
+    rule.prepare(&mut Look { current, reference, average: None, records: &[], kept, seed: 1 }, rollouts)
 }
 
 #[cfg(test)]
