@@ -45,14 +45,22 @@ method! {
     /// `scale_rewards` gives the release as it ran, which divided by the deviation, with 1e-4 beside it instead of 1e-6.
     /// Prompts' words are this project's; the built-in model is asked in its own.
     /// # Claims
-    /// On riddles of which the policy knows half, same samples: more right answers to held-out prompts than GRPO
-    /// (`claim_beats_grpo`), most where the start is right by chance alone (`claim_gains_where_all_fail`), and more than
-    /// with the right answer in the refinement's place (`claim_beats_a_demonstration`). The shaping against plain
-    /// probability (`claim_shaping_beats_probability`) and the bare ratio (`claim_shaping_beats_ratio`); one refinement
-    /// against four (`claim_one_refinement_is_enough`), which leave more entropy (`claim_many_refinements_raise_entropy`);
-    /// wrong refinements kept against dropped (`claim_wrong_refinements_cost_little`). On sums that the built-in model
-    /// fails four times of four, the oracle's words mend more than the right result does (`claim_words_mend_most`), and
-    /// that more than a verdict (`claim_gold_mends_more_than_a_verdict`).
+    /// Effects are means over five seeds with the half width of their 95 % interval. Two hold: on riddles of which the policy
+    /// knows half, the shaping ends with more right answers than plain probability, +0.085 ± 0.022
+    /// (`claim_shaping_beats_probability`); on sums that the built-in model fails four times of four, the oracle's words
+    /// mend more than the right result does, +0.103 ± 0.066 (`claim_words_mend_most`).
+    ///
+    /// Eight do not. Against GRPO of as many samples +0.10 ± 0.17 (`claim_beats_grpo`), on prompts that the start answers
+    /// by chance alone more than on others by +0.12 ± 0.14 (`claim_gains_where_all_fail`): right on average, and undecided,
+    /// since GRPO finds the two right words by chance in some seeds. Twelve passes instead of six give +0.11 ± 0.18 and
+    /// +0.16 ± 0.39; a start that slips more often and four passes gave +0.05 ± 0.09 and, holding, +0.094 ± 0.089.
+    /// The right answer in the refinement's place teaches more, by 0.13 ± 0.09 (`claim_beats_a_demonstration`): it is
+    /// two words that are always right, where the critique mends one of them at a time. The bare ratio teaches more, by
+    /// 0.25 ± 0.14 (`claim_shaping_beats_ratio`): its slope does not fall with `p`, and nothing here is long enough to
+    /// collapse. One refinement against four, +0.02 ± 0.22 (`claim_one_refinement_is_enough`), and their entropy, +0.02 ± 0.11
+    /// (`claim_many_refinements_raise_entropy`), are undecided. Keeping wrong refinements costs 0.018 ± 0.035, so that five
+    /// points are just not excluded (`claim_wrong_refinements_cost_little`). The right result mends no more than a verdict,
+    /// -0.04 ± 0.08 (`claim_gold_mends_more_than_a_verdict`): the built-in model was never told a result alone.
     /// # Source
     /// Zhang et al., arXiv:2506.03106; code zhangxy-2019/critique-GRPO.
     pub static CRITIQUE_GRPO: Method = Method {
@@ -579,34 +587,27 @@ mod tests {
         assert!(refused("clip = 1.0").contains("`clip`"));
     }
 
-    #[test]
-    fn tune_all() {
-        for claim in CRITIQUE_GRPO.claims {
-            let before = std::time::Instant::now();
-            let (mean, error, values) = crate::bench::over_seeds(claim.effect, 5).unwrap();
-            println!(
-                "TUNE {} {mean:.4} +- {:.4} {values:.3?} {:?}",
-                claim.name,
-                error * 2.776,
-                before.elapsed()
-            );
-        }
-        println!("TUNE {:?}", (1..=5).map(|s| claims::mended(s).unwrap()).collect::<Vec<_>>());
+    /// Checks the mean of an effect that does not hold here (see the method's comment): a change that makes it hold, or
+    /// fail by far, is to be noticed.
+    #[track_caller]
+    fn assert_within(effect: fn(u64) -> Result<f64>, range: std::ops::Range<f64>) {
+        let (mean, _, values) = crate::bench::over_seeds(effect, 5).unwrap();
+        assert!(range.contains(&mean), "effect {mean:.4}, per seed {values:?}");
     }
 
     #[test]
     fn claim_beats_grpo() {
-        assert_holds(claims::beats_grpo, 5);
+        assert_within(claims::beats_grpo, 0.0..0.2);
     }
 
     #[test]
     fn claim_gains_where_all_fail() {
-        assert_holds(claims::gains_where_all_fail, 5);
+        assert_within(claims::gains_where_all_fail, 0.0..0.25);
     }
 
     #[test]
     fn claim_beats_a_demonstration() {
-        assert_holds(claims::beats_a_demonstration, 5);
+        assert_within(claims::beats_a_demonstration, -0.25..0.0);
     }
 
     #[test]
@@ -616,22 +617,22 @@ mod tests {
 
     #[test]
     fn claim_shaping_beats_ratio() {
-        assert_holds(claims::shaping_beats_ratio, 5);
+        assert_within(claims::shaping_beats_ratio, -0.4..0.0);
     }
 
     #[test]
     fn claim_one_refinement_is_enough() {
-        assert_holds(claims::one_is_enough, 5);
+        assert_within(claims::one_is_enough, -0.15..0.15);
     }
 
     #[test]
     fn claim_many_refinements_raise_entropy() {
-        assert_holds(claims::many_raise_entropy, 5);
+        assert_within(claims::many_raise_entropy, -0.1..0.1);
     }
 
     #[test]
     fn claim_wrong_refinements_cost_little() {
-        assert_holds(claims::wrong_cost_little, 5);
+        assert_within(claims::wrong_cost_little, -0.02..0.1);
     }
 
     #[test]
@@ -641,6 +642,6 @@ mod tests {
 
     #[test]
     fn claim_gold_mends_more_than_a_verdict() {
-        assert_holds(claims::gold_mends_more, 5);
+        assert_within(claims::gold_mends_more, -0.12..0.05);
     }
 }

@@ -229,8 +229,14 @@ mod tests {
         let mut kept = BTreeMap::new();
         let mut prepare = |baseline: Baseline, rewards: &[f64]| {
             let mut rollouts: Vec<Rollout> = rewards.iter().map(|&reward| rollout(reward)).collect();
-            let mut look =
-                Look { current: &model, reference: &model, records: &[], kept: &mut kept, seed: 1 };
+            let mut look = Look {
+                current: &model,
+                reference: &model,
+                average: None,
+                records: &[],
+                kept: &mut kept,
+                seed: 1,
+            };
             rule(baseline).prepare(&mut look, &mut rollouts).unwrap().baselines
         };
         assert_eq!(prepare(Baseline::None, &[1.0, 0.0]), [0.0, 0.0]);

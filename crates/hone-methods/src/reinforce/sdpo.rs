@@ -624,22 +624,6 @@ mod tests {
     }
 
     #[test]
-    fn tune_sdpo() {
-        for claim in SDPO.claims {
-            let before = std::time::Instant::now();
-            let (mean, error, values) = crate::bench::over_seeds(claim.effect, 5).unwrap();
-            println!(
-                "TUNE {} {mean:.4} +- {:.4} {values:.3?} {:?}",
-                claim.name,
-                error * 2.776,
-                before.elapsed()
-            );
-        }
-        println!("TUNE {:?} {:?} {:?}", taught(1, ""), grouped(1), taught(1, "alpha = 1.0"));
-        println!("TUNE {:?} {:?}", taught(1, "teacher = \"trust_region\""), taught(1, "feedback = false"));
-    }
-
-    #[test]
     fn claim_beats_grpo() {
         assert_holds(beats_grpo, 5);
     }

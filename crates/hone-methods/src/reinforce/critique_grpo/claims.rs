@@ -127,7 +127,7 @@ pub(super) fn gold_mends_more(seed: u64) -> Result<f64> {
 
 /// Share of right refinements of sums that the built-in model fails four times of four: after the oracle's words, after
 /// the verdict with the right result, after the verdict alone.
-pub(super) fn mended(seed: u64) -> Result<[f64; 3]> {
+fn mended(seed: u64) -> Result<[f64; 3]> {
     static DONE: OnceLock<Mutex<HashMap<u64, [f64; 3]>>> = OnceLock::new();
     let done = || DONE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = done().get(&seed) {
