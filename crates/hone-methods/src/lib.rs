@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod catalogue;
+pub mod critique;
 pub mod data;
 pub mod docs;
 pub mod error;

@@ -7,7 +7,7 @@ use hone_feedback::Record;
 use hone_worlds::programs::Programs;
 use hone_worlds::programs::datasets::Exercise;
 use hone_worlds::world::ALL_RIGHT;
-use hone_worlds::{Check, Detail, Task, World};
+use hone_worlds::{Check, Detail, Flaw, Task, World};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -53,6 +53,14 @@ pub trait Oracle: std::fmt::Debug + Send + Sync {
     /// As [`Oracle::check`].
     fn reference(&self, _: &Record) -> Result<Option<String>> {
         Ok(None)
+    }
+
+    /// The verdict and every flaw that it rests on, from one check; no flaws where the oracle knows none in particular.
+    ///
+    /// # Errors
+    /// As [`Oracle::check`].
+    fn examine(&self, record: &Record, answer: &str) -> Result<Option<(Verdict, Vec<Flaw>)>> {
+        Ok(self.check(record, answer)?.map(|verdict| (verdict, vec![])))
     }
 }
 
@@ -131,8 +139,13 @@ fn exercise(record: &Record) -> Option<Exercise> {
 
 impl Oracle for Checks {
     fn check(&self, record: &Record, answer: &str) -> Result<Option<Verdict>> {
+        Ok(self.examine(record, answer)?.map(|(verdict, _)| verdict))
+    }
+
+    fn examine(&self, record: &Record, answer: &str) -> Result<Option<(Verdict, Vec<Flaw>)>> {
         let Some(task) = self.task(record)? else { return Ok(None) };
-        Ok(Some(verdict(&task.check(answer)?)))
+        let check = task.check(answer)?;
+        Ok(Some((verdict(&check), check.flaws)))
     }
 
     fn explain(&self, record: &Record, answer: &str, detail: Detail) -> Result<Option<String>> {

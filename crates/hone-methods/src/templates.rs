@@ -1,17 +1,24 @@
-//! The words that methods ask models with: Jinja templates that settings can replace.
+//! The words that methods ask models with: Jinja templates that settings, or files in a folder, can replace.
+
+use std::path::Path;
 
 use hone_feedback::Prompt;
 use hone_lm::LanguageModel;
 use hone_lm::model::Sample;
 
+use crate::catalogue::nearest;
 use crate::error::{Error, Result};
 use crate::policy::lm_prompt;
 use crate::refine::{Draw, sample};
+
+/// The ending of a template's file.
+const ENDING: &str = "jinja";
 
 /// Named templates of one method.
 #[derive(Debug)]
 pub struct Templates<'a> {
     method: &'static str,
+    names: Vec<&'a str>,
     environment: minijinja::Environment<'a>,
 }
 
@@ -26,7 +33,32 @@ impl<'a> Templates<'a> {
         for (name, source) in sources {
             environment.add_template(name, source).map_err(|e| fault(method, name, &e))?;
         }
-        Ok(Templates { method, environment })
+        let names = sources.iter().map(|(name, _)| *name).collect();
+        Ok(Templates { method, names, environment })
+    }
+
+    /// Replaces those that the folder holds, `NAME.jinja` each.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::File`] for a template that nothing here is called by, with the nearest name;
+    /// [`Error::Settings`] for one that does not parse.
+    pub fn overridden_by(mut self, folder: &Path) -> Result<Templates<'a>> {
+        for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+            let path = entry.map_err(Error::io(folder))?.path();
+            if path.extension().is_none_or(|ending| ending != ENDING) {
+                continue;
+            }
+            let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            if !self.names.contains(&name.as_str()) {
+                let near = nearest(&name, self.names.iter().copied()).unwrap_or_default();
+                let problem = format!("no prompt is called so; the nearest is `{near}.{ENDING}`");
+                return Err(Error::File { path: path.display().to_string(), problem });
+            }
+            let source = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+            let added = self.environment.add_template_owned(name.clone(), source);
+            added.map_err(|e| fault(self.method, &name, &e))?;
+        }
+        Ok(self)
     }
 
     /// The text of one template.
@@ -87,5 +119,19 @@ mod tests {
             (after("yes", "ANSWER:"), after("ANSWER: ", "ANSWER:"), after(" yes ", "")),
             (None, None, Some("yes"))
         );
+    }
+
+    #[test]
+    fn a_folder_replaces_by_name_and_strangers_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = || Templates::new("m", &[("one", "1 {{ x }}"), ("two", "2")]).unwrap();
+        std::fs::write(folder.path().join("one.jinja"), "uno {{ x }}").unwrap();
+        std::fs::write(folder.path().join("notes.txt"), "not a prompt").unwrap();
+        let templates = made().overridden_by(folder.path()).unwrap();
+        assert_eq!(templates.render("one", minijinja::context! { x => 7 }).unwrap(), "uno 7");
+        assert_eq!(templates.render("two", minijinja::context! {}).unwrap(), "2");
+        std::fs::write(folder.path().join("tow.jinja"), "x").unwrap();
+        let refused = made().overridden_by(folder.path()).unwrap_err().to_string();
+        assert!(refused.ends_with("tow.jinja: no prompt is called so; the nearest is `two.jinja`"), "{refused}");
     }
 }

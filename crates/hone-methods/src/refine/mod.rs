@@ -3,10 +3,11 @@
 pub mod best_of_n;
 pub mod majority_vote;
 pub mod self_refine;
+pub mod trace;
 
 use hone_feedback::Record;
 use hone_lm::model::{Prompt, Sample, Sampling};
-use hone_lm::{GenerateRequest, LanguageModel};
+use hone_lm::{Constraint, GenerateRequest, LanguageModel};
 use hone_nn::train::seed::sub_seed;
 use serde::{Deserialize, Serialize};
 
@@ -124,9 +125,34 @@ pub fn ask(
     n: usize,
     sampling: &Sampling,
 ) -> Result<Vec<hone_lm::Result<Vec<Sample>>>> {
+    let plain = |(prompt, seed)| Asked { prompt, seed, constraint: None };
+    ask_each(model, asked.into_iter().map(plain), n, sampling)
+}
+
+/// One prompt as [`ask_each`] takes it.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The prompt.
+    pub prompt: Prompt,
+    /// The seed of its own stream.
+    pub seed: Option<u64>,
+    /// What the answer must follow.
+    pub constraint: Option<Constraint>,
+}
+
+/// [`ask`] with a constraint of each prompt's own.
+///
+/// # Errors
+/// As [`ask`]; a constraint that the model cannot follow.
+pub fn ask_each(
+    model: &dyn LanguageModel,
+    asked: impl IntoIterator<Item = Asked>,
+    n: usize,
+    sampling: &Sampling,
+) -> Result<Vec<hone_lm::Result<Vec<Sample>>>> {
     let able = model.capabilities();
     let (mut requests, mut said) = (vec![], vec![]);
-    for (index, (prompt, seed)) in asked.into_iter().enumerate() {
+    for (index, Asked { prompt, seed, constraint }) in asked.into_iter().enumerate() {
         // One empty prompt among the requests would have the model refuse them all.
         if is_empty(&prompt) {
             said.push(Some(Err(hone_lm::Error::Empty { index, what: "prompt" })));
@@ -141,6 +167,7 @@ pub fn ask(
         requests.push(GenerateRequest {
             sampling,
             n,
+            constraint,
             logprobs: able.logprobs,
             ..GenerateRequest::new(prompt)
         });

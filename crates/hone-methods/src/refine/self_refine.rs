@@ -2,22 +2,26 @@
 
 use std::sync::Arc;
 
+use hone_feedback::Record;
 use hone_feedback::metrics::mean;
+use hone_lm::LanguageModel;
 use hone_lm::model::Prompt;
-use hone_lm::{LanguageModel, Message};
-use hone_nn::train::seed::sub_seed;
 use serde::{Deserialize, Serialize};
 
+use crate::critique::{ModelCritic, Reads};
 use crate::error::{Error, Result};
 use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, method, settings};
-use crate::refine::{Answered, Attempt, Cost, Draw, prompts, sample, tokens};
+use crate::refine::trace::{self, Budget, Plan, Trace};
+use crate::refine::{Answered, Draw};
+use crate::templates::Templates;
 use crate::tiny;
 
 method! {
     /// Let the policy criticise its own answer and write it again, until it finds nothing more to say.
     /// # What it does
     /// One answer; then up to `iterations` rounds of a critique by the same policy and a new answer that has all earlier
-    /// attempts and critiques before it. A critique that approves ends the rounds. The last answer is the result.
+    /// attempts and critiques before it. A critique that approves ends the rounds, and so does an empty one, or a budget
+    /// that the next round might not fit. The last answer is the result.
     /// # Feedback
     /// None: prompts alone. The policy's own critiques are the feedback.
     /// # Departs from the paper
@@ -55,6 +59,8 @@ pub struct SelfRefine {
     /// A critique approves whose first sentence or last line is one of these, in any case and without regard to the
     /// signs around it. An empty one approves everything.
     pub approvals: Vec<String>,
+    /// What may be spent on one prompt, in calls and tokens; 0 for no limit, as in the paper.
+    pub budget: Budget,
     /// How answers are sampled. Paper: temperature 0.7.
     pub draw: Draw,
 }
@@ -66,6 +72,7 @@ impl Default for SelfRefine {
             criticise: include_str!("prompts/criticise.jinja").into(),
             refine: include_str!("prompts/refine.jinja").into(),
             approvals: vec!["it is correct".into()],
+            budget: Budget::default(),
             draw: Draw { temperature: 0.7, ..Draw::default() },
         }
     }
@@ -81,112 +88,49 @@ impl Settings for SelfRefine {
     }
 }
 
-fn templates(own: &SelfRefine) -> Result<minijinja::Environment<'_>> {
-    let mut templates = minijinja::Environment::new();
-    templates.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
-    for (name, source) in [("criticise", &own.criticise), ("refine", &own.refine)] {
-        templates.add_template(name, source).map_err(|e| template_error(name, &e))?;
-    }
-    Ok(templates)
-}
-
-fn template_error(name: &str, error: &minijinja::Error) -> Error {
-    Error::Settings { method: "self-refine".into(), message: format!("`{name}`: {error}") }
+fn templates(own: &SelfRefine) -> Result<Templates> {
+    // The critic's prompt goes by the name of its form.
+    let words = Reads::Words { approvals: vec![] }.prompt();
+    Templates::new("self-refine", [(words, own.criticise.as_str()), ("refine", own.refine.as_str())])
 }
 
 fn run(job: Job<'_>) -> Result<Product> {
     let own: SelfRefine = settings("self-refine", job.settings)?;
     let model = job.policy.speaker()?;
-    let asked: Vec<String> = job.records.iter().map(|record| record.prompt.text().into_owned()).collect();
-    Ok(Product::Answers(refine(&model, &prompts(&model, job.records)?, &asked, &own, job.seed)?))
+    let traces = refine(&model, job.records, None, &own, job.seed)?;
+    Ok(Product::Answers(traces.into_iter().map(Answered::from).collect()))
 }
 
-/// Runs the rounds for all prompts at once. `texts` are the prompts as the templates show them.
+/// Runs the rounds for all records at once; `first` is how the model is asked for first attempts, if not by the records'
+/// own prompts.
 ///
 /// # Errors
 /// Those of the model; [`Error::Settings`] for a template that names what is not there.
 pub fn refine(
     model: &dyn LanguageModel,
-    prompts: &[Prompt],
-    texts: &[String],
+    records: &[Record],
+    first: Option<&[Prompt]>,
     own: &SelfRefine,
     seed: u64,
-) -> Result<Vec<Answered>> {
+) -> Result<Vec<Trace>> {
     let templates = templates(own)?;
-    let ask = |texts: Vec<String>, purpose: &str| {
-        let chat = model.capabilities().chat;
-        let prompts: Vec<Prompt> = texts
-            .into_iter()
-            .map(
-                |text| if chat { Prompt::chat(vec![Message::new("user", text)]) } else { Prompt::Text(text) },
-            )
-            .collect();
-        sample(model, &prompts, 1, &own.draw, sub_seed(seed, purpose))
+    let critic = ModelCritic {
+        model,
+        reads: Reads::Words { approvals: own.approvals.clone() },
+        templates: &templates,
+        draw: own.draw.clone(),
+        votes: 1,
+        constrained: false,
     };
-    let mut answered: Vec<Answered> = vec![];
-    for (record, samples) in sample(model, prompts, 1, &own.draw, seed)?.into_iter().enumerate() {
-        let Some(first) = samples.into_iter().next() else { continue };
-        let cost = Cost { calls: 1, tokens: tokens(&first) };
-        let attempts = vec![Attempt { text: first.text, critique: None, score: None }];
-        answered.push(Answered { record, attempts, chosen: 0, cost, by_oracle: false });
-    }
-    let mut open: Vec<usize> = (0..answered.len()).collect();
-    for round in 0..own.iterations {
-        let render = |name: &str, of: &Answered| -> Result<String> {
-            let last = &of.attempts[of.attempts.len() - 1];
-            let attempts: Vec<_> = of
-                .attempts
-                .iter()
-                .map(|a| minijinja::context! { answer => &a.text, critique => &a.critique })
-                .collect();
-            let context = minijinja::context! {
-                prompt => &texts[of.record], answer => &last.text, critique => &last.critique, attempts,
-            };
-            let rendered = templates.get_template(name).and_then(|template| template.render(context));
-            rendered.map_err(|e| template_error(name, &e))
-        };
-        let asked = open.iter().map(|&at| render("criticise", &answered[at])).collect::<Result<_>>()?;
-        let critiques = ask(asked, &format!("critique {round}"))?;
-        let mut refused = vec![];
-        for (&at, samples) in open.iter().zip(critiques) {
-            // No place for a critique ends the rounds of this prompt.
-            let Some(critique) = samples.into_iter().next() else { continue };
-            answered[at].cost += Cost { calls: 1, tokens: tokens(&critique) };
-            let approved = own.approvals.iter().any(|words| approves(&critique.text, words));
-            if let Some(last) = answered[at].attempts.last_mut() {
-                last.critique = Some(critique.text);
-            }
-            if !approved {
-                refused.push(at);
-            }
-        }
-        let asked = refused.iter().map(|&at| render("refine", &answered[at])).collect::<Result<_>>()?;
-        let refinements = ask(asked, &format!("refine {round}"))?;
-        open.clear();
-        for (&at, samples) in refused.iter().zip(refinements) {
-            let Some(better) = samples.into_iter().next() else { continue };
-            let of = &mut answered[at];
-            of.cost += Cost { calls: 1, tokens: tokens(&better) };
-            of.attempts.push(Attempt { text: better.text, critique: None, score: None });
-            of.chosen = of.attempts.len() - 1;
-            open.push(at);
-        }
-        if open.is_empty() {
-            break;
-        }
-    }
-    Ok(answered)
-}
-
-/// Whether a critique says `words` as a sentence of its own, at its beginning or as its last line: "I do not think it is
-/// correct" and "It is correct that …" do not approve.
-fn approves(critique: &str, words: &str) -> bool {
-    let plain = |text: &str| text.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase();
-    let (critique, words) = (plain(critique), plain(words));
-    let begins = critique
-        .strip_prefix(&words)
-        .is_some_and(|rest| rest.is_empty() || words.is_empty() || rest.starts_with(['.', '!', '\n']));
-    begins || critique.lines().next_back().is_some_and(|last| plain(last) == words)
+    let plan = Plan {
+        rounds: own.iterations,
+        budget: own.budget,
+        draw: &own.draw,
+        critique_tokens: own.draw.max_tokens,
+        templates: &templates,
+        first,
+    };
+    trace::refine(model, &critic, records, &plan, seed)
 }
 
 /// Settings in the words that the built-in model was trained on.
@@ -196,6 +140,7 @@ pub fn for_tiny() -> SelfRefine {
         criticise: "{{ prompt }}\n[answer]\n{{ answer }}\n[check]".into(),
         refine: "{{ prompt }}\n[answer]\n{{ answer }}\n[check]\n{{ critique }}\n[better]".into(),
         approvals: vec![hone_worlds::world::ALL_RIGHT.into()],
+        budget: Budget::default(),
         draw: Draw { max_tokens: 128, ..Draw::default() },
     }
 }
@@ -206,13 +151,15 @@ fn beats_the_first(seed: u64) -> Result<f64> {
     let tasks = crate::eval::tasks(world.as_ref(), world.middle(), 100, seed)?;
     let texts: Vec<String> = tasks.iter().map(|task| task.prompt()).collect();
     let asked: Vec<Prompt> = texts.iter().map(|text| crate::eval::ask::chat(text, None)).collect();
-    let answers = refine(&policy.speaker()?, &asked, &texts, &for_tiny(), seed)?;
+    let records: Vec<Record> =
+        texts.iter().enumerate().map(|(index, text)| Record::new(index.to_string(), text.as_str())).collect();
+    let traces = refine(&policy.speaker()?, &records, Some(&asked), &for_tiny(), seed)?;
     let mut gains = vec![];
-    for answer in &answers {
+    for trace in &traces {
         let right = |at: usize| -> Result<f64> {
-            Ok(f64::from(u8::from(tasks[answer.record].check(&answer.attempts[at].text)?.right)))
+            Ok(f64::from(u8::from(tasks[trace.record].check(&trace.rounds[at].text)?.right)))
         };
-        gains.push(right(answer.chosen)? - right(0)?);
+        gains.push(right(trace.chosen())? - right(0)?);
     }
     Ok(mean(&gains))
 }
@@ -228,8 +175,8 @@ mod tests {
         let own = for_tiny();
         let templates = templates(&own).unwrap();
         let context = minijinja::context! { prompt => "p", answer => "a", critique => "c" };
-        let render = |name: &str| templates.get_template(name).unwrap().render(&context).unwrap();
-        assert_eq!(render("criticise"), roles::criticise("p", "a"));
+        let render = |name: &str| templates.render(name, context.clone()).unwrap();
+        assert_eq!(render("words"), roles::criticise("p", "a"));
         assert_eq!(render("refine"), roles::refine("p", "a", "c"));
     }
 
@@ -243,35 +190,13 @@ mod tests {
         ];
         let context =
             minijinja::context! { prompt => "p", answer => "two", critique => "bad", attempts => attempts };
-        let text = templates.get_template("refine").unwrap().render(context).unwrap();
+        let text = templates.render("refine", context).unwrap();
         for part in ["p\n", "Attempt 1:\n\none", "Attempt 2:\n\ntwo", "What was said of attempt 2:\n\nbad"] {
             assert!(text.contains(part), "{part} not in {text}");
         }
         let settings: toml::Table = "refine = \"{{ prompt \"".parse().unwrap();
         let refused = (SELF_REFINE.check)(&settings).unwrap_err().to_string();
         assert!(refused.starts_with("settings of `self-refine`: `refine`: syntax error"), "{refused}");
-    }
-
-    #[test]
-    fn what_approves() {
-        for critique in
-            ["It is correct.", " it is correct", "**It is correct!**", "It is correct. Well done."]
-        {
-            assert!(approves(critique, "it is correct"), "{critique}");
-        }
-        for critique in [
-            "I do not think it is correct.",
-            "It is correct that 2 + 2 = 4, but the sum is wrong.",
-            "It is correctly set out and wrong.",
-            "The sum is wrong.",
-            "",
-        ] {
-            assert!(!approves(critique, "it is correct"), "{critique}");
-        }
-        // The built-in model works first and judges in its last line.
-        use hone_worlds::world::ALL_RIGHT;
-        assert!(approves(ALL_RIGHT, ALL_RIGHT) && approves(&format!("1+1=2\n{ALL_RIGHT}"), ALL_RIGHT));
-        assert!(!approves(&format!("not {ALL_RIGHT}"), ALL_RIGHT));
     }
 
     #[test]
