@@ -1,6 +1,7 @@
 //! The `hone` command: one file per subcommand, none of which knows an algorithm.
 
 mod commands;
+mod critics;
 mod source;
 
 use std::process::ExitCode;
@@ -31,6 +32,10 @@ enum Command {
     Generate(commands::generate::Args),
     /// Log-probabilities of given continuations under a model or an endpoint.
     Score(commands::score::Args),
+    /// Criticise every response of a log: by checks, people in the log, models, or several together.
+    Critique(commands::critique::Args),
+    /// Answer the prompts of a log in several attempts with critiques between them, within a budget.
+    Refine(commands::refine::Args),
     /// Measure a model on fresh tasks, or on a file with references.
     Eval(commands::eval::Args),
     /// Train the built-in model from the worlds.
@@ -53,6 +58,8 @@ fn main() -> ExitCode {
         Command::Simulate(args) => commands::simulate::run(args),
         Command::Generate(args) => commands::generate::run(args),
         Command::Score(args) => commands::score::run(args),
+        Command::Critique(args) => commands::critique::run(args),
+        Command::Refine(args) => commands::refine::run(args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Pretrain(args) => commands::pretrain::run(args),
         Command::Methods(args) => commands::methods::run(args),

@@ -2,6 +2,8 @@
 
 #[path = "cli/built_in.rs"]
 mod built_in;
+#[path = "cli/critique.rs"]
+mod critique;
 #[path = "cli/improve.rs"]
 mod improve;
 

@@ -26,6 +26,7 @@ pub static METHODS: &[&Method] = &[
     &reinforce::rloo::RLOO,
     &reinforce::sdpo::SDPO,
     &refine::best_of_n::BEST_OF_N,
+    &refine::iad::IAD,
     &refine::majority_vote::MAJORITY_VOTE,
     &refine::self_refine::SELF_REFINE,
     &evaluate::mint::MINT,

@@ -2,12 +2,14 @@
 
 pub mod check;
 pub mod convert;
+pub mod critique;
 pub mod eval;
 pub mod generate;
 pub mod improve;
 pub mod methods;
 pub mod model;
 pub mod pretrain;
+pub mod refine;
 pub mod reproduce;
 pub mod run;
 pub mod score;

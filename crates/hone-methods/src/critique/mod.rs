@@ -5,10 +5,13 @@
 //! come from the same call, so that a text never explains another call's score. What cannot be read as a critique is a
 //! failure with a reason, and is counted.
 
+mod degraded;
 mod ensemble;
 mod logged;
 mod model;
+pub mod over;
 mod parse;
+pub mod process;
 mod verifier;
 
 use std::borrow::Cow;
@@ -21,6 +24,7 @@ use serde_json::{Value, json};
 use crate::error::Result;
 use crate::refine::{Attempt, Cost};
 
+pub use degraded::Degraded;
 pub use ensemble::{Ensemble, combine};
 pub use logged::Logged;
 pub use model::{ModelCritic, Reads, critique_templates};
@@ -145,6 +149,9 @@ impl Critique {
     }
 }
 
+/// The reason of calls that did not come back.
+const LOST: &str = "the call failed";
+
 /// Why there is no critique.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -159,6 +166,16 @@ impl Failure {
     /// A failure for this reason.
     pub fn new(why: impl Into<String>, text: impl Into<String>) -> Failure {
         Failure { why: why.into(), text: text.into() }
+    }
+
+    /// The failure of a call that did not come back, for this reason.
+    pub fn lost(text: impl Into<String>) -> Failure {
+        Failure::new(LOST, text)
+    }
+
+    /// Whether the call itself failed: asked again it may succeed.
+    pub fn is_lost(&self) -> bool {
+        self.why == LOST
     }
 }
 

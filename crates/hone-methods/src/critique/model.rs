@@ -217,11 +217,18 @@ mod tests {
     fn the_built_in_model_criticises_in_its_own_words_or_in_json_under_constraint() {
         let model = tiny::policy().unwrap().speaker().unwrap();
         let templates = critique_templates(None).unwrap();
-        let task = hone_worlds::world("sums").unwrap().task(2, 5).unwrap();
-        let record = Record::new("r", task.prompt());
-        let reference = task.reference();
-        let wrong = format!("{reference}0");
-        let subjects = [Subject::new(&record, reference.as_str()), Subject::new(&record, wrong.as_str())];
+        let world = hone_worlds::world("sums").unwrap();
+        let (mut records, mut answers) = (vec![], vec![]);
+        for seed in 0..20 {
+            let task = world.task(2, seed).unwrap();
+            let planted = task.plant("calculation", &mut hone_worlds::seed::rng(seed, "plant")).unwrap();
+            records.push(Record::new(seed.to_string(), task.prompt()));
+            answers.push([task.reference(), planted.answer]);
+        }
+        let both = records.iter().zip(&answers);
+        let subjects: Vec<Subject<'_>> = both
+            .flat_map(|(record, both)| both.iter().map(move |text| Subject::new(record, text.as_str())))
+            .collect();
         let draw = Draw { temperature: 0.0, max_tokens: 400, ..Draw::default() };
         let critic = |reads, constrained| ModelCritic {
             model: &model,
@@ -232,16 +239,21 @@ mod tests {
             constrained,
         };
         let said = critic(Reads::World, false).criticise(&subjects, 1).unwrap();
-        assert_eq!(said[0].said.as_ref().unwrap().right, Some(true));
-        let of_wrong = said[1].said.as_ref().unwrap();
-        assert_eq!((of_wrong.right, of_wrong.by.as_str()), (Some(false), "model:hone-tiny"));
-        assert!(of_wrong.confidence.is_some_and(|c| c > 0.0 && c <= 1.0));
-        assert!(said[1].cost.calls == 1 && said[1].cost.tokens > 3, "{:?}", said[1].cost);
+        // Right and wrong in turn. It is a poor critic, but approves of right answers at least as often.
+        let approved = |odd: usize| {
+            let of = said.iter().enumerate().filter(|(at, _)| at % 2 == odd);
+            of.filter(|(_, reply)| reply.said.as_ref().unwrap().right == Some(true)).count()
+        };
+        assert!(approved(0) >= approved(1), "{said:?}");
+        let first = said[0].said.as_ref().unwrap();
+        assert_eq!(first.by, "model:hone-tiny");
+        assert!(first.confidence.is_some_and(|c| c > 0.0 && c <= 1.0));
+        assert!(said[1].cost.calls == 1 && said[1].cost.tokens > 1, "{:?}", said[1].cost);
         // It was never taught JSON: unconstrained it fails, and is counted; constrained every reply is a critique.
         let (mut free, mut bound) = (Tally::default(), Tally::default());
         critic(Reads::Json, false).criticise(&subjects, 1).unwrap().iter().for_each(|reply| free.add(reply));
-        assert_eq!((free.critiques, free.failures.values().sum::<usize>()), (0, 2), "{free:?}");
-        let replies = critic(Reads::Json, true).criticise(&subjects, 1).unwrap();
+        assert_eq!((free.critiques, free.failures.values().sum::<usize>()), (0, 40), "{free:?}");
+        let replies = critic(Reads::Json, true).criticise(&subjects[..4], 1).unwrap();
         replies.iter().for_each(|reply| bound.add(reply));
         // A step judged twice or against the verdict is beyond a schema; nothing else may fail.
         let beyond =

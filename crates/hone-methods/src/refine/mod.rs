@@ -1,7 +1,9 @@
 //! Methods that use feedback while answering: several attempts, critiques, refinements, and a choice among them.
 
 pub mod best_of_n;
+pub mod iad;
 pub mod majority_vote;
+pub mod over;
 pub mod self_refine;
 pub mod trace;
 

@@ -12,7 +12,7 @@ use crate::critique::{ModelCritic, Reads};
 use crate::error::{Error, Result};
 use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, method, settings};
 use crate::refine::trace::{self, Budget, Plan, Trace};
-use crate::refine::{Answered, Draw};
+use crate::refine::{Answered, Cost, Draw};
 use crate::templates::Templates;
 use crate::tiny;
 
@@ -126,7 +126,7 @@ pub fn refine(
         rounds: own.iterations,
         budget: own.budget,
         draw: &own.draw,
-        critique_tokens: own.draw.max_tokens,
+        critique: Cost { calls: 1, tokens: own.draw.max_tokens as u64 },
         templates: &templates,
         first,
     };
@@ -203,7 +203,7 @@ mod tests {
     fn approval_ends_the_rounds_and_every_call_is_counted() {
         let bench = bench::Bench::new(1).unwrap();
         let records = bench.records(4, 0, "asked");
-        let settings: toml::Table = "iterations = 2\ncriticise = \"say {{ answer }}\"\nrefine = \"say {{ critique }}\"\napprovals = [\"\"]\n[draw]\nmax_tokens = 8"
+        let settings: toml::Table = "iterations = 2\ncriticise = \"say w1 w2\"\nrefine = \"say w3 w4\"\napprovals = [\"\"]\n[draw]\nmax_tokens = 8"
             .parse()
             .unwrap();
         // The empty words approve every text, so all are approved after one critique each.

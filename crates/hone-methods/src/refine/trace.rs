@@ -23,17 +23,16 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Whether so many calls of at most so many tokens each still fit. Nothing is begun that might not fit, so that a
-    /// budget is kept exactly and no answer is cut by it.
-    pub fn allows(&self, spent: Cost, calls: u64, longest: usize) -> bool {
+    /// Whether what costs at most `more` still fits. Nothing is begun that might not fit, so that a budget is kept exactly
+    /// and no answer is cut by it.
+    pub fn allows(&self, spent: Cost, more: Cost) -> bool {
         let fits = |limit: u64, spent: u64, more: u64| limit == 0 || spent.saturating_add(more) <= limit;
-        fits(self.calls, spent.calls, calls)
-            && fits(self.tokens, spent.tokens, calls.saturating_mul(longest as u64))
+        fits(self.calls, spent.calls, more.calls) && fits(self.tokens, spent.tokens, more.tokens)
     }
 }
 
 /// One attempt with what was said of it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Round {
     /// The attempt.
     pub text: String,
@@ -64,7 +63,7 @@ pub enum Stop {
 }
 
 /// All rounds on one prompt.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trace {
     /// Index of the record.
     pub record: usize,
@@ -93,7 +92,7 @@ impl Trace {
 
     /// The answer that would have been given for this much: that of the last round within it, or the first attempt.
     pub fn within(&self, budget: Budget) -> &str {
-        let fits = |round: &&Round| budget.allows(round.spent, 0, 0);
+        let fits = |round: &&Round| budget.allows(round.spent, Cost::default());
         let kept = self.rounds.iter().take_while(fits).last().map_or(0, |round| round.kept);
         self.rounds.get(kept).map_or("", |round| &round.text)
     }
@@ -166,8 +165,8 @@ pub struct Plan<'a> {
     pub budget: Budget,
     /// How answers are sampled.
     pub draw: &'a Draw,
-    /// Most tokens of a critique, for the budget; 0 for a critic that writes none.
-    pub critique_tokens: usize,
+    /// What a critique costs at most, for the budget.
+    pub critique: Cost,
     /// Holds the prompt `refine`, over `prompt`, `answer`, `critique` and `attempts`.
     pub templates: &'a Templates,
     /// How the model is asked for the first attempts; the records' own prompts if `None`.
@@ -204,12 +203,12 @@ pub fn refine(
     }
     let mut open: Vec<usize> = (0..traces.len()).collect();
     for round in 0..plan.rounds {
-        let calls = u64::from(plan.critique_tokens > 0);
+        // A critique that no refinement can follow would be spent for nothing.
+        let mut more = Cost { calls: 1, tokens: plan.draw.max_tokens as u64 };
+        more += plan.critique;
         open.retain(|&at| {
             let trace = &mut traces[at];
-            // A critique that no refinement can follow would be spent for nothing.
-            let longest = plan.critique_tokens.max(plan.draw.max_tokens);
-            let fits = plan.budget.allows(trace.cost, calls + 1, longest);
+            let fits = plan.budget.allows(trace.cost, more);
             if !fits {
                 trace.stop = Stop::Budget;
             }
@@ -323,8 +322,14 @@ mod tests {
         let records = bench.records(4, 0, "asked");
         let templates = Templates::new("t", [("refine", "say {{ critique }}")]).unwrap();
         let draw = Draw { max_tokens: 10, ..Draw::default() };
-        let plan =
-            Plan { rounds: 3, budget, draw: &draw, critique_tokens: 10, templates: &templates, first: None };
+        let plan = Plan {
+            rounds: 3,
+            budget,
+            draw: &draw,
+            critique: Cost { calls: 1, tokens: 10 },
+            templates: &templates,
+            first: None,
+        };
         refine(&model, &Never(words), &records, &plan, 1).unwrap()
     }
 
