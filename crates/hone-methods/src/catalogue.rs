@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::method::Method;
-use crate::{evaluate, imitate, preference, refine, reinforce};
+use crate::{critique, evaluate, imitate, preference, refine, reinforce};
 
 /// Every method: families in reading order, ids alphabetical within one.
 pub static METHODS: &[&Method] = &[
@@ -29,6 +29,7 @@ pub static METHODS: &[&Method] = &[
     &refine::iad::IAD,
     &refine::majority_vote::MAJORITY_VOTE,
     &refine::self_refine::SELF_REFINE,
+    &critique::deep_critic::DEEP_CRITIC,
     &evaluate::mint::MINT,
 ];
 

@@ -5,6 +5,7 @@
 //! come from the same call, so that a text never explains another call's score. What cannot be read as a critique is a
 //! failure with a reason, and is counted.
 
+pub mod deep_critic;
 mod degraded;
 mod ensemble;
 mod logged;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use hone_feedback::{Form, Record};
 use serde::Serialize;
 
+use super::Subject;
 use super::over::Criticised;
 
 /// Counts over solutions whose first wrong step is known. A solution without a critique counts as not found.
@@ -49,7 +50,7 @@ pub fn known(record: &Record, response: &str) -> Option<Option<usize>> {
             right.insert(*index, *correct);
         }
     }
-    let steps = record.response(response)?.steps.as_ref()?.len();
+    let steps = Subject::of_response(record, record.response(response)?).steps.len();
     let first = (0..steps).find(|index| right.get(index) != Some(&true));
     match first {
         None => (steps > 0).then_some(None),
@@ -88,9 +89,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::critique::{
-        Critic, Critique, Failure, Logged, Reads, Reply, Subject, critique_templates, of_boxed,
-    };
+    use crate::critique::{Critic, Critique, Failure, Logged, Reads, Reply, critique_templates, of_boxed};
     use crate::evaluate::journal::Journal;
 
     /// Says that everything is right.
