@@ -12,7 +12,7 @@ use hone_worlds::Detail;
 
 /// Flags of a critic.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct Critics {
     /// verifier (the checks that records ask for), log (the people in the log), tiny (the built-in model), a model folder,
     /// or URL#NAME for a model of an endpoint. Given several times, all judge and the majority decides.
     #[arg(long, value_name = "CRITIC", required = true)]
@@ -57,7 +57,7 @@ pub enum Opened {
     Model(Box<dyn LanguageModel>, Reads),
 }
 
-impl Args {
+impl Critics {
     /// What all critics share.
     pub fn kit(&self) -> Result<Kit> {
         let templates = hone_methods::critique::critique_templates(self.prompts.as_deref())?;

@@ -17,7 +17,7 @@ pub struct Args {
     /// Log whose responses are criticised.
     file: PathBuf,
     #[command(flatten)]
-    critics: critics::Args,
+    critics: critics::Critics,
     /// Records at most; 0 for all.
     #[arg(long, default_value_t = 0)]
     records: usize,

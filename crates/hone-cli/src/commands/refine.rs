@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(long)]
     method: String,
     #[command(flatten)]
-    critics: critics::Args,
+    critics: critics::Critics,
     /// What may be spent on one prompt, critics included: calls=N, tokens=N, or both with a comma.
     #[arg(long, default_value = "calls=8")]
     budget: String,
