@@ -44,7 +44,7 @@ pub struct Critics {
 #[derive(Debug)]
 pub struct Kit {
     checks: Checks,
-    templates: Templates,
+    templates: Templates<'static>,
 }
 
 /// One critic, opened.

@@ -132,6 +132,9 @@ mod tests {
         assert_eq!(templates.render("two", minijinja::context! {}).unwrap(), "2");
         std::fs::write(folder.path().join("tow.jinja"), "x").unwrap();
         let refused = made().overridden_by(folder.path()).unwrap_err().to_string();
-        assert!(refused.ends_with("tow.jinja: no prompt is called so; the nearest is `two.jinja`"), "{refused}");
+        assert!(
+            refused.ends_with("tow.jinja: no prompt is called so; the nearest is `two.jinja`"),
+            "{refused}"
+        );
     }
 }

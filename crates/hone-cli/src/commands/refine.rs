@@ -107,7 +107,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     } else {
         let mut own: SelfRefine = settings("self-refine", &recipe.settings)?;
         own.draw.max_tokens = args.max_tokens;
-        let templates = Templates::new("self-refine", [("refine", own.refine.as_str())])?;
+        let templates = Templates::new("self-refine", &[("refine", own.refine.as_str())])?;
         let plan = Plan {
             rounds: own.iterations,
             budget,

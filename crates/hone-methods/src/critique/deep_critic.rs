@@ -190,7 +190,7 @@ impl Settings for DeepCritic {
         for draw in [&self.initial_draw, &self.in_depth_draw, &self.merge_draw, &self.rollout_draw] {
             draw.check("deep-critic")?;
         }
-        Templates::new("deep-critic", [("prompt", self.prompt.as_str())])?;
+        Templates::new("deep-critic", &[("prompt", self.prompt.as_str())])?;
         self.training.check("deep-critic")?;
         self.rl.check()
     }
@@ -254,10 +254,10 @@ fn verdict(text: &str) -> Option<bool> {
     }
 }
 
-fn templates() -> Result<Templates> {
+fn templates() -> Result<Templates<'static>> {
     Templates::new(
         "deep-critic",
-        [
+        &[
             ("initial", include_str!("prompts/initial.jinja")),
             ("in_depth", include_str!("prompts/in_depth.jinja")),
             ("merge", include_str!("prompts/merge.jinja")),
@@ -415,7 +415,7 @@ pub fn monte_carlo_label(successes: &[usize], rollouts: usize, right: bool) -> O
 /// The prompt of a whole critique.
 fn prompt_of(solution: &Solution, own: &DeepCritic) -> Result<String> {
     let (prompt, steps) = solution.context();
-    let templates = Templates::new("deep-critic", [("prompt", own.prompt.as_str())])?;
+    let templates = Templates::new("deep-critic", &[("prompt", own.prompt.as_str())])?;
     templates.render("prompt", minijinja::context! { prompt, steps })
 }
 

@@ -92,14 +92,14 @@ fn schema(steps: usize) -> Value {
 ///
 /// # Errors
 /// As [`Templates::overridden_by`].
-pub fn critique_templates(folder: Option<&Path>) -> Result<Templates> {
+pub fn critique_templates(folder: Option<&Path>) -> Result<Templates<'static>> {
     let sources = [
         ("json", include_str!("prompts/json.jinja")),
         ("world", include_str!("prompts/world.jinja")),
         ("words", include_str!("../refine/prompts/criticise.jinja")),
         ("first_error", include_str!("prompts/first_error.jinja")),
     ];
-    let templates = Templates::new("critique", sources)?;
+    let templates = Templates::new("critique", &sources)?;
     match folder {
         Some(folder) => templates.overridden_by(folder),
         None => Ok(templates),
@@ -114,7 +114,7 @@ pub struct ModelCritic<'a> {
     /// How it is asked and read.
     pub reads: Reads,
     /// The prompts.
-    pub templates: &'a Templates,
+    pub templates: &'a Templates<'a>,
     /// How critiques are sampled.
     pub draw: Draw,
     /// Critiques per answer; several are combined by majority.

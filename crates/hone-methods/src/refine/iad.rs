@@ -214,7 +214,7 @@ impl Settings for Iad {
         }
         not_negative("iad", "noise", self.noise)?;
         not_negative("iad", "threshold", self.threshold)?;
-        Templates::new("iad", [("prompt", self.prompt.as_str())])?;
+        Templates::new("iad", &[("prompt", self.prompt.as_str())])?;
         self.draw.check("iad")
     }
 }
@@ -277,7 +277,7 @@ pub fn decode(
     own: &Iad,
     seed: u64,
 ) -> Result<Vec<Trace>> {
-    let templates = Templates::new("iad", [("prompt", own.prompt.as_str())])?;
+    let templates = Templates::new("iad", &[("prompt", own.prompt.as_str())])?;
     let plain = prompts(model, records)?;
     let mut traces: Vec<Option<Trace>> = vec![None; records.len()];
     let mut open: Vec<usize> = (0..records.len()).collect();
@@ -468,7 +468,7 @@ mod tests {
     #[test]
     fn the_prompt_shows_what_it_is_told_to() {
         let own = Iad::default();
-        let templates = Templates::new("iad", [("prompt", own.prompt.as_str())]).unwrap();
+        let templates = Templates::new("iad", &[("prompt", own.prompt.as_str())]).unwrap();
         let of = |answer: &str, score: Option<f64>, critique: Option<&str>| {
             minijinja::context! { answer, score, critique }
         };

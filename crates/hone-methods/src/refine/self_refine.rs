@@ -88,10 +88,10 @@ impl Settings for SelfRefine {
     }
 }
 
-fn templates(own: &SelfRefine) -> Result<Templates> {
+fn templates(own: &SelfRefine) -> Result<Templates<'_>> {
     // The critic's prompt goes by the name of its form.
     let words = Reads::Words { approvals: vec![] }.prompt();
-    Templates::new("self-refine", [(words, own.criticise.as_str()), ("refine", own.refine.as_str())])
+    Templates::new("self-refine", &[(words, own.criticise.as_str()), ("refine", own.refine.as_str())])
 }
 
 fn run(job: Job<'_>) -> Result<Product> {

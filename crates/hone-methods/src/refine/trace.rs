@@ -168,7 +168,7 @@ pub struct Plan<'a> {
     /// What a critique costs at most, for the budget.
     pub critique: Cost,
     /// Holds the prompt `refine`, over `prompt`, `answer`, `critique` and `attempts`.
-    pub templates: &'a Templates,
+    pub templates: &'a Templates<'a>,
     /// How the model is asked for the first attempts; the records' own prompts if `None`.
     pub first: Option<&'a [Prompt]>,
 }
@@ -265,7 +265,7 @@ fn refinement(
     model: &dyn LanguageModel,
     trace: &Trace,
     records: &[Record],
-    templates: &Templates,
+    templates: &Templates<'_>,
 ) -> Result<Prompt> {
     let attempts = trace.attempts();
     let Some(last) = attempts.last() else {
@@ -320,7 +320,7 @@ mod tests {
         let bench = Bench::new(1).unwrap();
         let model = bench.policy().unwrap().speaker().unwrap();
         let records = bench.records(4, 0, "asked");
-        let templates = Templates::new("t", [("refine", "say {{ critique }}")]).unwrap();
+        let templates = Templates::new("t", &[("refine", "say {{ critique }}")]).unwrap();
         let draw = Draw { max_tokens: 10, ..Draw::default() };
         let plan = Plan {
             rounds: 3,
