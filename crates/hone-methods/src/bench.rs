@@ -207,6 +207,19 @@ impl Oracle for Bench {
             words: String::new(),
         }))
     }
+
+    /// Words of the better half are good, the others poor.
+    fn mark(&self, _: &Record, answer: &str) -> Result<Option<Vec<(usize, usize, f64)>>> {
+        let (mut at, mut marks) = (0, vec![]);
+        for word in answer.split(' ') {
+            let length = word.chars().count();
+            if let Some(taste) = self.taste_of(word) {
+                marks.push((at, at + length, if taste >= 0.0 { 1.0 } else { -1.0 }));
+            }
+            at += length + 1;
+        }
+        Ok(Some(marks))
+    }
 }
 
 /// Keeps the first responses of a ranked record, which are in no order, and their places in the ranking.

@@ -25,6 +25,7 @@ pub static METHODS: &[&Method] = &[
     &reinforce::reinforce::REINFORCE,
     &reinforce::rloo::RLOO,
     &reinforce::sdpo::SDPO,
+    &reinforce::text2grad::TEXT2GRAD,
     &refine::best_of_n::BEST_OF_N,
     &refine::iad::IAD,
     &refine::majority_vote::MAJORITY_VOTE,

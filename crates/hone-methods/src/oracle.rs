@@ -62,6 +62,15 @@ pub trait Oracle: std::fmt::Debug + Send + Sync {
     fn examine(&self, record: &Record, answer: &str) -> Result<Option<(Verdict, Vec<Flaw>)>> {
         Ok(self.check(record, answer)?.map(|verdict| (verdict, vec![])))
     }
+
+    /// Parts of an answer that are good or poor: start and end in Unicode scalar values, and 1 or −1. `None` where it does
+    /// not know this record's task, or only answers as a whole.
+    ///
+    /// # Errors
+    /// As [`Oracle::check`].
+    fn mark(&self, _: &Record, _: &str) -> Result<Option<Vec<(usize, usize, f64)>>> {
+        Ok(None)
+    }
 }
 
 /// The verdict on an answer that is not right, in a word.
@@ -156,6 +165,17 @@ impl Oracle for Checks {
     fn reference(&self, record: &Record) -> Result<Option<String>> {
         let reference = self.task(record)?.map(|task| task.reference());
         Ok(reference.filter(|text| !text.is_empty()))
+    }
+
+    /// Every flaw that stands somewhere is poor; all of a right answer is good.
+    fn mark(&self, record: &Record, answer: &str) -> Result<Option<Vec<(usize, usize, f64)>>> {
+        let Some(task) = self.task(record)? else { return Ok(None) };
+        let check = task.check(answer)?;
+        if check.right {
+            return Ok(Some(vec![(0, answer.chars().count(), 1.0)]));
+        }
+        let places = check.flaws.iter().filter_map(|flaw| hone_worlds::people::span(answer, flaw.place));
+        Ok(Some(places.map(|(start, end)| (start, end, -1.0)).collect()))
     }
 }
 

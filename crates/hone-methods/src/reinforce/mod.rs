@@ -13,6 +13,7 @@ pub mod ppo;
 pub mod reinforce;
 pub mod rloo;
 pub mod sdpo;
+pub mod text2grad;
 pub mod update;
 pub mod value;
 

@@ -359,7 +359,7 @@ impl Writer<'_> {
 }
 
 /// The span of a place in Unicode scalar values; `None` for the whole answer and for what is not there.
-pub(crate) fn span(answer: &str, place: Place) -> Option<(usize, usize)> {
+pub fn span(answer: &str, place: Place) -> Option<(usize, usize)> {
     let piece = |found: Option<&str>| {
         let found = found.filter(|found| !found.is_empty())?;
         // Both are parts of the same string, so the difference of their addresses is an offset.

@@ -32,7 +32,7 @@ use crate::seed::rng;
 
 pub use annotator::{Annotator, Choice};
 pub use critic::{Critic, Tells};
-pub use log::{Answerer, Form, LogSettings, log, write_log};
+pub use log::{Answerer, Form, LogSettings, log, span, write_log};
 pub use user::{User, satisfaction};
 
 /// Everybody in a people file.
