@@ -8,6 +8,7 @@ use crate::{critique, evaluate, imitate, preference, refine, reinforce};
 pub static METHODS: &[&Method] = &[
     &imitate::rejection_sampling::REJECTION_SAMPLING,
     &imitate::sft::SFT,
+    &preference::c3po::C3PO,
     &preference::dpo::DPO,
     &preference::ipo::IPO,
     &preference::kto::KTO,

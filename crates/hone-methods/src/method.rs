@@ -1,7 +1,7 @@
 //! What a method is: an id, a comment, settings, claims, and a function that runs it.
 
+use hone_feedback::Record;
 use hone_feedback::convert::Shape;
-use hone_feedback::{FormKind, Record};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -86,7 +86,8 @@ impl Needs {
         match self {
             Needs::Shape(shape) => shape.count(record) > 0,
             Needs::Checks => Checks::knows(record),
-            Needs::Rules => record.feedback.iter().any(|item| item.form.kind() == FormKind::Rule),
+            // Prompts without a rule are needed as well: they are where it does not apply.
+            Needs::Rules => true,
             Needs::Prompts => true,
         }
     }

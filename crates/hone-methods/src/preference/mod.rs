@@ -1,5 +1,6 @@
 //! Methods that learn which responses are better: policies from preferences, and reward models.
 
+pub mod c3po;
 pub mod dpo;
 pub mod ipo;
 pub mod kto;
