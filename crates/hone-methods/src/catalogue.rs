@@ -6,6 +6,7 @@ use crate::{critique, evaluate, imitate, preference, refine, reinforce};
 
 /// Every method: families in reading order, ids alphabetical within one.
 pub static METHODS: &[&Method] = &[
+    &imitate::ilf::ILF,
     &imitate::rejection_sampling::REJECTION_SAMPLING,
     &imitate::sft::SFT,
     &preference::c3po::C3PO,
