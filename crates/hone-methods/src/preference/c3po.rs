@@ -64,7 +64,7 @@ method! {
     /// divergence costs 0.38 of adherence, and its average costs none (`claim_summed_kl_costs_adherence`,
     /// `claim_averaged_kl_gets_some_back`); after four passes answers of five tokens leave no difference, −0.02 ± 0.07.
     /// Where responses can be enumerated, DPO's optimum is `[π₊ / π₋^(1−β)]^(1/β)` (`claim_beta_sharpens`). DPO was run at
-    /// half the rate too, and ended no better. That two adapters added keep each rule's adherence to within 0.1
+    /// half the rate too, on two seeds, and ended no better. That two adapters added keep each rule's adherence to within 0.1
     /// (`claim_adapters_add`) does not hold: they lose 0.09 on average after four passes and 0.22 after one, up to 0.44 for a
     /// seed. Updates of rank 8 in a model 48 wide share directions; at the paper's size they have room.
     /// # Source
