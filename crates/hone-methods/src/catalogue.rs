@@ -12,6 +12,7 @@ pub static METHODS: &[&Method] = &[
     &preference::c3po::C3PO,
     &preference::dpo::DPO,
     &preference::ipo::IPO,
+    &preference::irpo::IRPO,
     &preference::kto::KTO,
     &preference::lipo::LIPO,
     &preference::orpo::ORPO,

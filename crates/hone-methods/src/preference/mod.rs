@@ -3,6 +3,7 @@
 pub mod c3po;
 pub mod dpo;
 pub mod ipo;
+pub mod irpo;
 pub mod kto;
 pub mod lipo;
 pub mod orpo;
