@@ -47,14 +47,22 @@ method! {
     /// context loses its start, not its latest turn. The sequence is what the tokenizer makes of the joined text. DPO and
     /// S-DPO compare items in the same one pass, not whole responses.
     /// # Claim
-    /// On lists of 20 of 200 items with latent tastes, same lists, same steps, held-out users, mean of NDCG@1, 5, 10 and
-    /// Recall@5: ranks above the policy at its start (`claim_ranks_above_start`), DPO (`claim_ranks_above_dpo`), S-DPO
-    /// (`claim_ranks_above_s_dpo`), LiPO (`claim_ranks_above_lipo`) and fine-tuning (`claim_ranks_above_sft`); gains most at
-    /// the top (`claim_gains_at_the_top`); both parts of the weight matter for NDCG@5 (`claim_gain_raises_ndcg`,
-    /// `claim_discount_raises_ndcg`); one ticked item per list costs it less than DPO (`claim_sparse_ticks_cost_less`);
-    /// gradients are largest for items that stand too low (`claim_gradients_go_to_low_items`) and vary less than those of
-    /// single pairs (`claim_gradients_vary_less`); shuffled candidates keep the order from being read
-    /// (`claim_shuffling_hides_the_order`); lists of its own are no worse (`claim_own_lists_are_better`).
+    /// On lists of 20 of 200 items with latent tastes, 3 of relevance 2, 5 of relevance 1; held-out users, same lists, eight
+    /// passes, mean of NDCG@1, 5, 10 and Recall@5, 5 seeds: ranks above the policy at its start by 0.15
+    /// (`claim_ranks_above_start`), above DPO by 0.12 (`claim_ranks_above_dpo`), S-DPO by 0.04 (`claim_ranks_above_s_dpo`)
+    /// and fine-tuning by 0.08 (`claim_ranks_above_sft`), the last two not yet after three passes; gains most at the top
+    /// (`claim_gains_at_the_top`); gradients are largest for items that stand too low (`claim_gradients_go_to_low_items`) and
+    /// vary less than those of single pairs (`claim_gradients_vary_less`); shuffled candidates keep the order from being
+    /// read (`claim_shuffling_hides_the_order`).
+    ///
+    /// Not seen here: being above a correct LiPO (`claim_ranks_above_lipo`), which ends 0.017 ± 0.017 higher after three
+    /// passes. The relevance gain (`claim_gain_raises_ndcg`) raises NDCG@5 by 0.052 ± 0.039 after three passes, but no longer
+    /// after eight (0.000 ± 0.065). The position discount (`claim_discount_raises_ndcg`) does nothing after three (−0.001 ±
+    /// 0.011) nor after eight (−0.018 ± 0.033): equally relevant items have no right order among them here, so it only takes
+    /// weight from some. One ticked item per list (`claim_sparse_ticks_cost_less`) costs IRPO 0.06 ± 0.04 more of NDCG@5
+    /// than DPO after three passes, 0.10 ± 0.05 after eight: DPO gains less from the grades and so has less to lose.
+    /// Lists of its own (`claim_own_lists_are_better`) are neither better nor worse, −0.04 ± 0.08: only items are trained,
+    /// so that separators fade from what the policy writes and given lists have to stand in.
     /// # Source
     /// Wu et al., COLM 2025, arXiv:2504.15477.
     pub static IRPO: Method = Method {
@@ -1055,7 +1063,7 @@ mod tests {
 
     #[test]
     fn claim_gain_raises_ndcg() {
-        assert_holds(gain_raises, 5);
+        assert_within(gain_raises, 5, -0.08..0.08);
     }
 
     #[test]
@@ -1092,11 +1100,11 @@ mod tests {
 
     #[test]
     fn claim_sparse_ticks_cost_less() {
-        assert_within(sparse_costs_less, 3, -0.15..0.0);
+        assert_within(sparse_costs_less, 3, -0.2..0.0);
     }
 
     #[test]
     fn claim_own_lists_are_better() {
-        assert_within(own_lists, 5, -0.1..0.0);
+        assert_within(own_lists, 5, -0.15..0.1);
     }
 }
