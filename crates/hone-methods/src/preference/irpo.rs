@@ -11,7 +11,7 @@ use candle_core::Tensor;
 use hone_feedback::metrics::{mean, ranking};
 use hone_feedback::{Form, Prompt, Record};
 use hone_nn::train::seed::{rng, shuffle, sub_seed};
-use hone_nn::{Loss, Model, Want};
+use hone_nn::{Loss, Model, ModelConfig, Want};
 use hone_worlds::lists::market::{self, GENRES, Market};
 use hone_worlds::lists::metrics::{ndcg, recall};
 use rand::Rng;
@@ -553,19 +553,19 @@ fn context(taste: &[f64]) -> String {
 fn shop_policy(market: &Market) -> Result<PathBuf> {
     let mut rng = rng(0, "shop");
     let names: Vec<String> = market.products.iter().map(|product| product.name.clone()).collect();
-    let records: Vec<Record> = (0..192)
-        .map(|index| {
+    let shown: Vec<(String, String)> = (0..192)
+        .map(|_| {
             let words = [0, 1].map(|_| GENRES[rng.random_range(0..GENRES.len())].0);
             let mut list = names.clone();
             shuffle(&mut list, &mut rng);
-            let record = Record::new(index.to_string(), format!("likes {}", words.join(" ")));
-            let content = list[..20].join(" , ").into();
-            record.respond("a", "").say(Form::Edit { on: "a".into(), content })
+            (format!("likes {}", words.join(" ")), list[..20].join(" , "))
         })
         .collect();
     let words = ["likes", ","].into_iter().chain(GENRES.iter().map(|genre| genre.0)).map(String::from);
     let name = format!("shop-{}", names.len());
-    bench::word_policy(&name, words.chain(names), SHOP_TOKENS, &records)
+    let config = |vocabulary| ModelConfig::llama(vocabulary, 32, 1, 2, 2, 64);
+    let training = Training { learning_rate: 3e-3, epochs: 4.0, ..Training::default() };
+    bench::fitted(&name, &words.chain(names).collect::<Vec<_>>(), config, &shown, &training)
 }
 
 fn above(seed: u64, objective: &str) -> Result<f64> {
