@@ -44,7 +44,7 @@ method! {
     /// folder here, GPT-4o there. AdamW's clipping is the trainer's. Answers longer than the settings allow are left out.
     /// `scale_rewards` gives the release as it ran, which divided by the deviation, with 1e-4 beside it instead of 1e-6.
     /// Prompts' words are this project's; the built-in model is asked in its own.
-    /// # Claims
+    /// # Claim
     /// Effects are means over five seeds with the half width of their 95 % interval. Two hold: on riddles of which the policy
     /// knows half, the shaping ends with more right answers than plain probability, +0.085 ± 0.022
     /// (`claim_shaping_beats_probability`); on sums that the built-in model fails four times of four, the oracle's words

@@ -42,7 +42,7 @@ method! {
     /// `alpha`, `top_k` with the tail as one more token, `rate`, `ratio_clip`, `success_reward`, `group_weight`, learning
     /// rate and batch; the words around what a teacher is told are this project's. The trust region mixes log-probabilities
     /// of the told start and the told policy. The average moves at each step.
-    /// # Claims
+    /// # Claim
     /// On riddles of which the policy knows half, same samples: more right answers to held-out prompts than GRPO
     /// (`claim_beats_grpo`), most where the start is right by chance alone (`claim_gains_where_all_fail`). Being told what is
     /// wrong against being shown right answers of the group alone (`claim_words_beat_solutions`), and a slow teacher against
