@@ -141,7 +141,10 @@ mod tests {
     fn the_table_goes_between_its_markers_and_nowhere_else() {
         let text = "before\n<!-- methods -->\nold\n<!-- /methods -->\nafter\n";
         let new = with_table(text).unwrap();
-        assert!(new.starts_with("before\n<!-- methods -->\n\n| method |") && !new.contains("\nold\n"), "{new}");
+        assert!(
+            new.starts_with("before\n<!-- methods -->\n\n| method |") && !new.contains("\nold\n"),
+            "{new}"
+        );
         assert!(new.ends_with("|\n\n<!-- /methods -->\nafter\n"), "{new}");
         assert_eq!(with_table(&new).unwrap(), new);
         assert_eq!(new.matches("](docs/methods/").count(), METHODS.len());
