@@ -22,6 +22,7 @@ pub static METHODS: &[&Method] = &[
     &preference::reward_spans::REWARD_SPANS,
     &preference::reward_steps::REWARD_STEPS,
     &preference::slic::SLIC,
+    &reinforce::a_lol::A_LOL,
     &reinforce::critique_grpo::CRITIQUE_GRPO,
     &reinforce::grpo::GRPO,
     &reinforce::ppo::PPO,

@@ -82,7 +82,15 @@ impl Policy {
     /// # Errors
     /// None that a policy in use can meet.
     pub fn copy(&self) -> Result<Policy> {
-        let model = copy_of(&self.model)?;
+        self.with_weights_of(&self.model)
+    }
+
+    /// A policy of other weights with this one's text side; an adapter is copied too.
+    ///
+    /// # Errors
+    /// None that a model in use can meet.
+    pub fn with_weights_of(&self, model: &Model) -> Result<Policy> {
+        let model = copy_of(model)?;
         let (tokenizer, template) = (self.tokenizer.clone(), self.template.clone());
         Ok(Policy { model, tokenizer, template, folder: self.folder.clone() })
     }

@@ -339,18 +339,44 @@ pub fn descend_with<C: Sync>(
     seed: u64,
     session: &Session,
     want: &Want,
-    mut prepare: impl FnMut(&Model, &[usize]) -> Result<C>,
+    prepare: impl FnMut(&Model, &[usize]) -> Result<C>,
     part_loss: impl Fn(&Part<'_>, &C) -> hone_nn::Result<Loss> + Sync,
 ) -> Result<Model> {
     let steps = training.steps(examples.len());
+    let mut order = None;
+    let take = |trainer: &mut Trainer| {
+        let order = match &mut order {
+            Some(order) => order,
+            None => order.insert(Order::new(examples.len(), trainer.seed("order"))?),
+        };
+        Ok(order.take(&mut trainer.position, training.batch_size))
+    };
+    descend_by(model, examples, training, steps, seed, session, want, take, prepare, part_loss)
+}
+
+/// [`descend_with`] for `steps` steps on the examples that `take` names for each.
+///
+/// # Errors
+/// As [`descend_with`], and what `take` returns.
+pub(crate) fn descend_by<C: Sync>(
+    model: Model,
+    examples: &Examples,
+    training: &Training,
+    steps: u64,
+    seed: u64,
+    session: &Session,
+    want: &Want,
+    mut take: impl FnMut(&mut Trainer) -> Result<Vec<usize>>,
+    mut prepare: impl FnMut(&Model, &[usize]) -> Result<C>,
+    part_loss: impl Fn(&Part<'_>, &C) -> hone_nn::Result<Loss> + Sync,
+) -> Result<Model> {
     let mut trainer = Trainer::new(model, training.trainer(steps, seed))?;
-    let mut order = Order::new(examples.len(), trainer.seed("order"))?;
     let sizes = examples.sizes();
     session.open(&mut trainer)?;
     let mut checked = false;
     let mut saved = Instant::now();
     while !trainer.finished() && session.deadline.is_none_or(|end| Instant::now() < end) {
-        let taken = order.take(&mut trainer.position, training.batch_size);
+        let taken = take(&mut trainer)?;
         let of_step: Vec<usize> = taken.iter().map(|&index| sizes[index]).collect();
         let groups: Vec<Vec<usize>> = parts(&of_step, PART_TOKENS, trainer.model.threads.max(1))?
             .into_iter()

@@ -3,6 +3,7 @@
 //! Each iteration samples a group of answers to each of some prompts, scores them, and takes optimiser steps on them.
 //! What differs between methods, how rewards become advantages and what the loss is, stays in their files.
 
+pub mod a_lol;
 pub mod clip;
 pub mod critique_grpo;
 pub mod gae;
