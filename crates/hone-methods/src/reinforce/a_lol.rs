@@ -500,7 +500,7 @@ fn run(job: Job<'_>) -> Result<Product> {
     };
     let take = |trainer: &mut Trainer| {
         let step = trainer.step_count();
-        if step > 0 && step % every == 0 {
+        if step > 0 && step.is_multiple_of(every) {
             let rewards = consider(&trainer.model)?;
             let then = against.borrow().reward;
             if own.refresh > 0.0 && mean(&rewards) > then + own.refresh {

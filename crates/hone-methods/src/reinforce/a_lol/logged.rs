@@ -13,6 +13,9 @@ use crate::policy::{Policy, refusal};
 use crate::preference::reward_ratings::REWARD_RATINGS;
 use crate::reward::RewardModel;
 
+/// Sum and number of the marks of each aspect.
+type Marks = BTreeMap<String, (f64, f64)>;
+
 /// Answers with their rewards.
 #[derive(Debug, Clone, Default)]
 pub struct Logged {
@@ -36,7 +39,7 @@ impl Logged {
         let mut shares: Vec<BTreeMap<String, f64>> = vec![];
         for (index, record) in records.iter().enumerate() {
             let mut losses = Losses::default();
-            let mut of_record: Vec<(&Content, BTreeMap<String, (f64, f64)>)> = vec![];
+            let mut of_record: Vec<(&Content, Marks)> = vec![];
             for target in convert::scalar_targets(record, &mut losses) {
                 if !target.scaled {
                     losses.add("marks without a known scale");

@@ -81,7 +81,7 @@ impl ValueHead {
         }
         vars.push(drawn(width, 1)?);
         vars.push(zeros(1)?);
-        let heads = (1..=heads.min(width)).rev().find(|heads| width % heads == 0).unwrap_or(1);
+        let heads = (1..=heads.min(width)).rev().find(|heads| width.is_multiple_of(*heads)).unwrap_or(1);
         Ok(ValueHead { vars, heads, max_value, error: f64::INFINITY })
     }
 
