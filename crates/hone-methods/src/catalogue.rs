@@ -36,6 +36,8 @@ pub static METHODS: &[&Method] = &[
     &refine::self_refine::SELF_REFINE,
     &critique::deep_critic::DEEP_CRITIC,
     &evaluate::mint::MINT,
+    &evaluate::realcritic::REALCRITIC,
+    &evaluate::sparse_feedback::SPARSE_FEEDBACK,
 ];
 
 /// The method with this id.

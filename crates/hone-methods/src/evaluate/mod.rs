@@ -7,7 +7,9 @@ pub mod calculate;
 pub mod journal;
 mod measures;
 pub mod mint;
+pub mod realcritic;
 pub mod say;
+pub mod sparse_feedback;
 
 pub use measures::{Figure, Measures};
 
@@ -32,7 +34,11 @@ pub struct Protocol {
 }
 
 /// Every protocol, by id.
-pub static PROTOCOLS: &[Protocol] = &[Protocol { method: &mint::MINT, run: mint::evaluate }];
+pub static PROTOCOLS: &[Protocol] = &[
+    Protocol { method: &mint::MINT, run: mint::evaluate },
+    Protocol { method: &realcritic::REALCRITIC, run: realcritic::evaluate },
+    Protocol { method: &sparse_feedback::SPARSE_FEEDBACK, run: sparse_feedback::evaluate },
+];
 
 /// What a protocol is run with.
 pub struct Terms<'a> {
@@ -146,4 +152,17 @@ pub fn rows(path: &Path) -> Result<Vec<Value>> {
             })
         })
         .collect()
+}
+
+/// The generation of a model that is written down here, not sampled: drawn solvers and critics of the claims.
+pub(crate) fn generation(sample: hone_lm::Sample) -> hone_lm::Generation {
+    hone_lm::Generation {
+        samples: vec![sample],
+        usage: hone_lm::model::Usage::default(),
+        cost: None,
+        timings: hone_lm::model::Timings::default(),
+        model: String::new(),
+        attempts: 1,
+        raw: None,
+    }
 }

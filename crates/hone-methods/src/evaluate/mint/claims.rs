@@ -156,15 +156,7 @@ impl LanguageModel for Drawn {
         let answer = |request: &GenerateRequest| {
             let sample =
                 Sample { text: self.reply(request), message: None, tokens: None, finish: FinishReason::Stop };
-            Ok(Generation {
-                samples: vec![sample],
-                usage: Default::default(),
-                cost: None,
-                timings: Default::default(),
-                model: "drawn".into(),
-                attempts: 1,
-                raw: None,
-            })
+            Ok(crate::evaluate::generation(sample))
         };
         Ok(requests.iter().map(answer).collect())
     }
