@@ -6,42 +6,59 @@
 mod server;
 
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use hone_lm::endpoint::{Retry, TimeLimits};
 use hone_lm::{Capabilities, Endpoint, EndpointConfig};
 use hone_methods::evaluate::journal::Journal;
-use hone_methods::evaluate::realcritic::{Item, RealCritic, Regime, measure};
+use hone_methods::evaluate::{Measures, PROTOCOLS, Terms};
 use serde_json::{Value, json};
 use server::Server;
 
+/// One call of each kind fails in each of these ways before it is answered.
 const FAULTS: [&str; 9] = ["none", "429", "429-1s", "500", "hang", "json", "error200", "cut", "nologprobs"];
 
-/// Questions that the server fails on in the stated way before it answers `answer to N`.
-fn items() -> Vec<Item> {
-    (0..36)
-        .map(|n| {
-            let fault = FAULTS[n % FAULTS.len()];
-            // Up to two failures within the four tries; two questions fail five times, so once for good.
-            let times = if n == 3 || n == 14 { 5 } else { n % 3 };
-            let fault = if n == 14 { "json" } else { fault };
-            let question = format!("{n}|{fault}|{times}");
-            let candidate = String::new();
-            Item {
-                set: "math".into(),
-                id: n.to_string(),
-                question,
-                reference: n.to_string(),
-                candidate,
-                right: false,
-                task: None,
-            }
-        })
-        .collect()
+/// Items in the protocol's own data, and how often the server fails on each before it answers `answer to N`.
+fn items() -> Vec<(Value, usize)> {
+    let item = |n: usize| {
+        // Up to two failures within the four tries; two items fail five times, so they are lost at first.
+        let (fault, times) = match n {
+            3 => ("500", 5),
+            14 => ("json", 5),
+            _ => (FAULTS[n % FAULTS.len()], n % 3),
+        };
+        let row = json!({
+            "idx": n, "question": format!("{n}|{fault}|{times}"), "gt": n.to_string(), "reasoning": "",
+            "previous_score": [false],
+        });
+        // Without log-probabilities an answer is still an answer, for none were asked for.
+        (row, if matches!(fault, "none" | "nologprobs") { 0 } else { times })
+    };
+    (0..36).map(item).collect()
+}
+
+/// Fails after so long, where a request would hang for good.
+fn within(limit: Duration, body: fn()) {
+    let (done, wait) = mpsc::channel();
+    let worker = std::thread::spawn(move || {
+        let outcome = catch_unwind(body);
+        done.send(()).ok();
+        outcome
+    });
+    assert!(wait.recv_timeout(limit).is_ok(), "not done within {limit:?}");
+    if let Ok(Err(panic)) | Err(panic) = worker.join() {
+        resume_unwind(panic);
+    }
 }
 
 #[test]
 fn nothing_is_lost_or_doubled_over_faults_and_an_interruption() {
+    within(Duration::from_secs(120), faults_and_an_interruption);
+}
+
+fn faults_and_an_interruption() {
     let server = Server::start();
     let able = Capabilities { logprobs: true, seeds: true, ..Capabilities::default() };
     let endpoint = Endpoint::connect(EndpointConfig {
@@ -51,23 +68,35 @@ fn nothing_is_lost_or_doubled_over_faults_and_an_interruption() {
         ..EndpointConfig::new(server.url("full"), "m")
     })
     .unwrap();
-    let own = RealCritic {
-        regimes: vec![Regime::Direct],
-        direct: "{{ question }}".into(),
-        wave: 12,
-        ..RealCritic::default()
-    };
     let folder = tempfile::tempdir().unwrap();
-    let what = json!({"protocol": "realcritic"});
+    let (data, kept) = (folder.path().join("data"), folder.path().join("kept"));
+    std::fs::create_dir(&data).unwrap();
     let items = items();
-    let go = |resume: bool, on: &mut dyn FnMut(usize, usize)| {
-        let mut journal = Journal::open(folder.path(), &what, resume).unwrap();
-        measure(&endpoint, &items, &own, 1, &mut journal, on).unwrap()
+    let rows: String = items.iter().map(|(row, _)| format!("{row}\n")).collect();
+    std::fs::write(data.join("math.jsonl"), rows).unwrap();
+    let settings = "regimes = [\"direct\"]\ndirect = \"{{ question }}\"\nwave = 12".parse().unwrap();
+    let protocol = PROTOCOLS.iter().find(|protocol| protocol.method.id == "realcritic").unwrap();
+    let go = |resume: bool, on: &mut dyn FnMut(usize, usize)| -> Measures {
+        let journal = Journal::open(&kept, &json!({"protocol": "realcritic"}), resume).unwrap();
+        let mut terms = Terms {
+            model: &endpoint,
+            other: None,
+            data: &data,
+            most: 100,
+            settings: &settings,
+            seed: 1,
+            journal,
+            on,
+        };
+        (protocol.run)(&mut terms).unwrap()
     };
     // The process is stopped after the second wave.
     let stopped = catch_unwind(AssertUnwindSafe(|| go(false, &mut |done, _| assert!(done < 24, "stop"))));
     assert!(stopped.is_err());
     let calls = server.state.total();
+    // The first two waves: every failure is tried again, up to four tries each.
+    let tries: usize = items.iter().take(24).map(|(_, failures)| (failures + 1).min(4)).sum();
+    assert_eq!(calls, tries);
 
     let mut first = None;
     let measures = go(true, &mut |done, all| {
@@ -76,20 +105,15 @@ fn nothing_is_lost_or_doubled_over_faults_and_an_interruption() {
     // 24 were done, two of them lost: those and the last wave are asked, the others are not.
     assert_eq!(first, Some((22, 36)));
     assert_eq!((measures.lost, measures.value("direct")), (0, Some(1.0)));
-    assert!(server.state.total() > calls);
-    for (n, item) in items.iter().enumerate() {
-        let (fault, times) = item.question.split_once('|').unwrap().1.split_once('|').unwrap();
-        // Without log-probabilities an answer is still an answer, for none were asked for.
-        let failures =
-            if matches!(fault, "none" | "nologprobs") { 0 } else { times.parse::<usize>().unwrap() };
-        assert_eq!(server.state.calls_for(&n.to_string()), failures + 1, "{}", item.question);
+    for (n, (row, failures)) in items.iter().enumerate() {
+        assert_eq!(server.state.calls_for(&n.to_string()), failures + 1, "{row}");
     }
-    let samples = std::fs::read_to_string(folder.path().join("samples.jsonl")).unwrap();
+    let samples = std::fs::read_to_string(kept.join("samples.jsonl")).unwrap();
     let ids: Vec<Value> =
         samples.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["doc_id"].clone()).collect();
     assert_eq!(ids, (0..36).map(|n| json!(format!("math/{n}"))).collect::<Vec<_>>());
     assert_eq!(ids.iter().map(Value::to_string).collect::<HashSet<_>>().len(), 36);
-    let results = std::fs::read_to_string(folder.path().join("results.json")).unwrap();
+    let results = std::fs::read_to_string(kept.join("results.json")).unwrap();
     let results: Value = serde_json::from_str(&results).unwrap();
     assert_eq!(results["results"]["realcritic"]["direct,none"], 1.0);
 }

@@ -219,7 +219,7 @@ impl Run {
 }
 
 /// The parsed templates.
-pub struct Templates<'a>(minijinja::Environment<'a>);
+pub struct Templates<'a>(crate::templates::Templates<'a>);
 
 impl<'a> Templates<'a> {
     /// Those of the settings.
@@ -229,18 +229,19 @@ impl<'a> Templates<'a> {
     pub fn new(own: &'a Mint) -> Result<Templates<'a>> {
         let sources =
             [("opening", &own.opening), ("next", &own.next), ("feedback_prompt", &own.feedback_prompt)];
-        Ok(Templates(crate::evaluate::templates("mint", &sources.map(|(name, text)| (name, text.as_str())))?))
+        let sources = sources.map(|(name, text)| (name, text.as_str()));
+        Ok(Templates(crate::templates::Templates::new("mint", &sources)?))
     }
 
-    fn render(&self, name: &str, context: &minijinja::Value) -> Result<String> {
-        crate::evaluate::render("mint", &self.0, name, context)
+    fn render(&self, name: &str, context: minijinja::Value) -> Result<String> {
+        self.0.render(name, context)
     }
 
     fn opening(&self, form: Form, task: &str, budget: Budget, feedback: bool) -> Result<String> {
         let Budget { steps, proposals } = budget;
         match form {
             Form::Bare => Ok(task.to_string()),
-            Form::Tags => self.render("opening", &minijinja::context! { steps, proposals, feedback, task }),
+            Form::Tags => self.render("opening", minijinja::context! { steps, proposals, feedback, task }),
         }
     }
 
@@ -248,7 +249,7 @@ impl<'a> Templates<'a> {
     fn next(&self, seen: &str, done: &episode::Counts, budget: Budget, said: &str) -> Result<String> {
         let steps = budget.steps - done.turns();
         let proposals = budget.proposals - done.propose_solution;
-        self.render("next", &minijinja::context! { observation => seen, steps, proposals, feedback => said })
+        self.render("next", minijinja::context! { observation => seen, steps, proposals, feedback => said })
     }
 }
 

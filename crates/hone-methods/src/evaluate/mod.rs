@@ -103,40 +103,6 @@ pub fn world_tasks(method: &str, records: &[Record]) -> Result<Vec<WorldTask>> {
     }
 }
 
-/// Templates by name. What a template names and is not given is an error.
-///
-/// # Errors
-/// [`Error::Settings`] naming the one at fault.
-pub(crate) fn templates<'a>(
-    method: &str,
-    sources: &[(&'a str, &'a str)],
-) -> Result<minijinja::Environment<'a>> {
-    let mut templates = minijinja::Environment::new();
-    templates.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
-    for (name, source) in sources {
-        templates.add_template(name, source).map_err(|e| template_error(method, name, &e))?;
-    }
-    Ok(templates)
-}
-
-/// One template's text.
-///
-/// # Errors
-/// [`Error::Settings`] for a template that names what is not there.
-pub(crate) fn render(
-    method: &str,
-    templates: &minijinja::Environment<'_>,
-    name: &str,
-    context: &minijinja::Value,
-) -> Result<String> {
-    let rendered = templates.get_template(name).and_then(|template| template.render(context));
-    rendered.map_err(|e| template_error(method, name, &e))
-}
-
-fn template_error(method: &str, name: &str, error: &minijinja::Error) -> Error {
-    Error::Settings { method: method.into(), message: format!("`{name}`: {error}") }
-}
-
 /// The JSON objects of a file, one a line. Lines end at LF alone.
 ///
 /// # Errors

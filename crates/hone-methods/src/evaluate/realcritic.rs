@@ -15,10 +15,11 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::evaluate::journal::{Journal, Row, carry_out};
 use crate::evaluate::say::{Said, say};
-use crate::evaluate::{Figure, Measures, Terms, render, templates, world_tasks};
+use crate::evaluate::{Figure, Measures, Terms, world_tasks};
 use crate::method::{Family, Job, Makes, Needs, Product, Settings, method, settings};
 use crate::refine::Draw;
 use crate::report::{Estimate, Unit};
+use crate::templates::Templates;
 use grade::{Rules, equal, extract};
 
 method! {
@@ -137,8 +138,8 @@ impl Settings for RealCritic {
 }
 
 impl RealCritic {
-    fn templates(&self) -> Result<minijinja::Environment<'_>> {
-        templates(
+    fn templates(&self) -> Result<Templates<'_>> {
+        Templates::new(
             "realcritic",
             &[("direct", &self.direct), ("critique", &self.critique), ("again", &self.again)],
         )
@@ -283,18 +284,11 @@ fn play(
         let question = &item.question;
         let text = match (regime, own.bare) {
             (Regime::Direct, true) => question.clone(),
-            (Regime::Direct, false) => {
-                render("realcritic", &prompts, "direct", &minijinja::context! { question })?
-            }
+            (Regime::Direct, false) => prompts.render("direct", minijinja::context! { question })?,
             (_, true) => roles::criticise(question, candidate),
             (_, false) => {
                 let known_wrong = own.known_wrong;
-                render(
-                    "realcritic",
-                    &prompts,
-                    "critique",
-                    &minijinja::context! { question, candidate, known_wrong },
-                )?
+                prompts.render("critique", minijinja::context! { question, candidate, known_wrong })?
             }
         };
         histories.push(vec![Message::new("user", text)]);
@@ -339,7 +333,7 @@ fn play(
             } else if round + 1 < rounds {
                 let last = rows[at].last().to_string();
                 histories[at].push(Message::new("assistant", last));
-                let again = render("realcritic", &prompts, "again", &minijinja::context! {})?;
+                let again = prompts.render("again", minijinja::context! {})?;
                 histories[at].push(Message::new("user", again));
             }
         }
@@ -613,7 +607,7 @@ mod tests {
             question: "q".into(),
             reference: "1".into(),
             candidate: "c".into(),
-            right: id % 2 == 0,
+            right: id.is_multiple_of(2),
             task: None,
         };
         // Set a: 1 of 1 right, from right. Set b: 1 of 3, from right, wrong, right.

@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 use crate::evaluate::journal::{Journal, Row, carry_out};
 use crate::evaluate::say::{Said, say};
-use crate::evaluate::{Figure, Measures, Terms, render, templates};
+use crate::evaluate::{Figure, Measures, Terms};
 use crate::method::{Family, Job, Makes, Needs, Product, Settings, method, settings};
 use crate::refine::Draw;
+use crate::templates::Templates;
 use agreement::{Choice, Ranked, Rated, join};
 
 method! {
@@ -90,8 +91,8 @@ impl Settings for SparseFeedback {
 }
 
 impl SparseFeedback {
-    fn templates(&self) -> Result<minijinja::Environment<'_>> {
-        templates("sparse-feedback", &[("rate", &self.rate), ("rank", &self.rank)])
+    fn templates(&self) -> Result<Templates<'_>> {
+        Templates::new("sparse-feedback", &[("rate", &self.rate), ("rank", &self.rank)])
     }
 }
 
@@ -172,13 +173,13 @@ fn annotate(
         let mut texts = vec![];
         for response in &item.responses {
             let context = minijinja::context! { instruction, response };
-            texts.push(render("sparse-feedback", &prompts, "rate", &context)?);
+            texts.push(prompts.render("rate", context)?);
         }
         for (one, other) in pairs(item.responses.len()) {
             for (a, b) in [(one, other), (other, one)] {
                 let (a, b) = (&item.responses[a], &item.responses[b]);
                 let context = minijinja::context! { instruction, a, b };
-                texts.push(render("sparse-feedback", &prompts, "rank", &context)?);
+                texts.push(prompts.render("rank", context)?);
             }
         }
         counts.push(texts.len());

@@ -226,7 +226,7 @@ impl Adviser for ByModel<'_> {
                 }
                 Form::Tags => templates.render(
                     "feedback_prompt",
-                    &minijinja::context! {
+                    minijinja::context! {
                         trajectory => asked.episode.trajectory(asked.instance),
                         reference => self.own.show_reference.then_some(&asked.instance.reference),
                     },
