@@ -245,7 +245,7 @@ impl Model {
 
 /// Tokens per chunk: as many as keep what a thread holds between its two passes near 64 MiB, within the range where
 /// matrix products run at full speed.
-fn chunk_tokens(config: &ModelConfig) -> usize {
+pub(crate) fn chunk_tokens(config: &ModelConfig) -> usize {
     let per_layer = 3 * config.hidden_size + 2 * config.query_width() + 2 * config.kv_width();
     let bytes = 4 * config.layers * (per_layer + 2 * config.intermediate_size);
     ((64 << 20) / bytes.max(1)).clamp(256, 768)

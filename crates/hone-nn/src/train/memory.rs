@@ -6,9 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::batch::Batch;
+use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::model::Model;
-use crate::params::Projection;
+use crate::model::{Model, chunk_tokens};
+use crate::params::{Layout, Projection};
 use crate::train::trainer::TrainerSettings;
 
 /// The program itself, its threads' stacks and the packing buffers of matrix products.
@@ -132,23 +133,72 @@ impl Estimate {
     }
 }
 
+/// What the estimate needs of a model: all of it is known from the configuration alone, so a model need not be there.
+#[derive(Debug, Clone)]
+pub struct Sizes<'a> {
+    /// The decoder.
+    pub config: &'a ModelConfig,
+    /// Weights of the base model.
+    pub weights: usize,
+    /// Rank and weights of an adapter, and whether it sits on the feed-forward layer's way down; none without one.
+    pub adapter: Option<(usize, usize, bool)>,
+    /// Weights that are trained.
+    pub trained: usize,
+    /// Whether the embeddings are among them.
+    pub embeds: bool,
+    /// Threads that work on it.
+    pub threads: usize,
+    /// Tokens of a chunk, the unit of work of one thread.
+    pub chunk_tokens: usize,
+}
+
+impl<'a> Sizes<'a> {
+    /// Those of a model that is there.
+    pub fn of(model: &'a Model) -> Sizes<'a> {
+        let adapter = model.adapter.as_ref().map(|adapter| {
+            let down = adapter.config.targets.contains(&Projection::Down);
+            (adapter.config.rank, adapter.params.data.len(), down)
+        });
+        Sizes {
+            config: model.config(),
+            weights: model.params.data.len(),
+            adapter,
+            trained: model.gradient_len(),
+            embeds: model.gradient_place(model.places().embed).is_some(),
+            threads: model.threads,
+            chunk_tokens: model.chunk_tokens,
+        }
+    }
+
+    /// Those of a model of this configuration, all of whose weights are trained on `threads` threads.
+    pub fn planned(config: &'a ModelConfig, threads: usize) -> Sizes<'a> {
+        let weights = Layout::decoder(config).0.total();
+        let chunk_tokens = chunk_tokens(config);
+        Sizes { config, weights, adapter: None, trained: weights, embeds: true, threads, chunk_tokens }
+    }
+}
+
 /// Peak memory of training `model` with `settings` on steps of at most `load`, within a quarter either way.
 pub fn estimate(model: &Model, settings: &TrainerSettings, load: Load) -> Estimate {
-    let config = model.config();
+    estimate_sizes(&Sizes::of(model), settings.ema_decay.is_some(), load)
+}
+
+/// [`estimate`] from sizes alone; `average` if an average of the weights is kept.
+pub fn estimate_sizes(sizes: &Sizes<'_>, average: bool, load: Load) -> Estimate {
+    let config = sizes.config;
     let (d, f, v) = (config.hidden_size, config.intermediate_size, config.vocab_size);
     let (query, kv) = (config.query_width(), config.kv_width());
-    let adapter = model.adapter.as_ref();
-    let trained = model.gradient_len();
+    let trained = sizes.trained;
 
     // Buffers of a chunk that live from its forward to its backward pass, in numbers per token.
     let head_norms = if config.qk_norm { query + kv + config.heads + config.kv_heads } else { 0 };
     let layer = 2 * d + 2 + (query + 2 * kv) + head_norms + config.heads + query + 2 * f;
     let kept = config.layers * layer + 2 * d + 1;
-    let parts_at_once = model.threads.clamp(1, load.parts.max(1));
+    let parts_at_once = sizes.threads.clamp(1, load.parts.max(1));
     let rows = parts_at_once * load.part_tokens;
-    let chunk = load.part_tokens.min(model.chunk_tokens.max(load.longest)).max(1);
+    let chunk = load.part_tokens.min(sizes.chunk_tokens.max(load.longest)).max(1);
     let chunks = parts_at_once * load.part_tokens.div_ceil(chunk);
-    let threads = model.threads.clamp(1, chunks.max(1));
+    let threads = sizes.threads.clamp(1, chunks.max(1));
     let targets = parts_at_once * load.part_targets;
     let (logits, head) = if config.head.has_language() {
         let held = load.part_targets.min(chunk).min((LOGITS / v).max(16));
@@ -158,21 +208,21 @@ pub fn estimate(model: &Model, settings: &TrainerSettings, load: Load) -> Estima
     };
 
     // Buffers of a thread, in numbers per token of a chunk.
-    let adapted_down = adapter.is_some_and(|adapter| adapter.config.targets.contains(&Projection::Down));
+    let adapted_down = sizes.adapter.is_some_and(|(.., down)| down);
     let widest = d.max(query).max(if adapted_down { f } else { 0 });
-    let low = adapter.map_or(0, |adapter| 2 * adapter.config.rank);
-    let embeds = model.gradient_place(model.places().embed).is_some();
+    let low = sizes.adapter.map_or(0, |(rank, ..)| 2 * rank);
+    let embeds = sizes.embeds;
     let scratch = 3 * d + f + widest + (query + 2 * kv) + low + if embeds { d } else { 0 };
     let scratch = threads * (chunk * scratch + ATTENTION_ROWS * load.longest);
     let embed_rows = if embeds { load.step_tokens.min(v) * d } else { 0 };
 
     let numbers = |count: usize| 4 * count as u64;
-    let adapter_weights = adapter.map_or(0, |adapter| adapter.params.data.len());
+    let adapter_weights = sizes.adapter.map_or(0, |(_, weights, _)| weights);
     let items = [
-        ("weights", numbers(model.params.data.len() + adapter_weights)),
+        ("weights", numbers(sizes.weights + adapter_weights)),
         ("gradient", numbers(trained + embed_rows)),
         ("optimiser moments", numbers(2 * trained)),
-        ("average of weights", if settings.ema_decay.is_some() { numbers(trained) } else { 0 }),
+        ("average of weights", if average { numbers(trained) } else { 0 }),
         ("activations", numbers(rows * kept + head + scratch)),
         ("logits", numbers(logits)),
         ("program", PROGRAM),
@@ -273,6 +323,8 @@ mod tests {
         // Two threads hold 768 targets each, and a row of logits.
         assert_eq!(full.of("logits"), 4 * (2 * 768 * 1024 + 2 * 1024));
         assert_eq!(full.total(), full.items.iter().map(|(_, bytes)| bytes).sum::<u64>());
+        // The same from the configuration alone.
+        assert_eq!(estimate_sizes(&Sizes::planned(model.config(), 2), true, load(768, 8)), full);
 
         model.attach(Adapter::new(LoraConfig::default(), model.config(), 1).unwrap());
         let adapter = estimate(&model, &TrainerSettings::default(), load(768, 8));
