@@ -67,6 +67,9 @@ pub enum Error {
         /// What the method makes.
         got: &'static str,
     },
+    /// A run that was asked for its first batch only has come to it.
+    #[error("the first batch was asked for, not the run")]
+    Previewed,
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     Io {

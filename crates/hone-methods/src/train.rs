@@ -2,13 +2,14 @@
 //! own steps stays in its file.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use candle_core::Tensor;
-use hone_nn::train::batches::{Order, parts};
+use hone_nn::train::batches::{Order, Position, parts};
 use hone_nn::train::memory::Load;
 use hone_nn::train::schedule::{Schedule, Shape, WarmUp};
+use hone_nn::train::seed::sub_seed;
 use hone_nn::train::{AdamWSettings, StepReport, Trainer, TrainerSettings, checkpoint};
 use hone_nn::{Batch, Loss, Model, Network, Outputs, Want, loss};
 use serde::{Deserialize, Serialize};
@@ -146,6 +147,23 @@ pub struct Session {
     pub deadline: Option<Instant>,
     /// Hears every step, with the number of all.
     pub listener: Option<Arc<Listener>>,
+    /// Takes the first batch; the run then ends with [`Error::Previewed`] before any weight changes.
+    pub preview: Option<Preview>,
+}
+
+/// Where a run leaves the first batch that it would train on.
+#[derive(Debug, Clone, Default)]
+pub struct Preview(Arc<Mutex<Vec<Example>>>);
+
+impl Preview {
+    /// The examples of the first batch; empty if the run did not come to one.
+    pub fn examples(&self) -> Vec<Example> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn put(&self, examples: Vec<Example>) {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = examples;
+    }
 }
 
 /// Hears a step, and how many there will be.
@@ -164,8 +182,11 @@ impl Session {
     /// Brings a fresh trainer to where the session left off, and logs from there on.
     ///
     /// # Errors
-    /// [`Error::Io`]; those of resuming.
+    /// [`Error::Io`]; those of resuming; [`Error::Previewed`] where only the first batch is asked for.
     pub(crate) fn open(&self, trainer: &mut Trainer) -> Result<()> {
+        if self.preview.is_some() {
+            return Err(Error::Previewed);
+        }
         let Some(folder) = &self.folder else { return Ok(()) };
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         if self.resume {
@@ -342,6 +363,12 @@ pub fn descend_with<C: Sync>(
     prepare: impl FnMut(&Model, &[usize]) -> Result<C>,
     part_loss: impl Fn(&Part<'_>, &C) -> hone_nn::Result<Loss> + Sync,
 ) -> Result<Model> {
+    if let Some(preview) = &session.preview {
+        let mut order = Order::new(examples.len(), sub_seed(seed, "order"))?;
+        let first = order.take(&mut Position::default(), training.batch_size);
+        preview.put(first.into_iter().map(|index| examples.items[index].clone()).collect());
+        return Err(Error::Previewed);
+    }
     let steps = training.steps(examples.len());
     let mut order = None;
     let take = |trainer: &mut Trainer| {

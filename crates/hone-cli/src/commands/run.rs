@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use hone_methods::improve::{Run, recipe};
-use hone_methods::recipe::Recipe;
+use hone_methods::recipe::{Recipe, Source};
 
 use super::improve::{listener, quoted};
 
@@ -26,7 +26,7 @@ pub struct Args {
     /// Folder for the run; `runs/` and the method's id if left out.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Print the plan and stop.
+    /// Print the plan, the memory it takes and the first batch, and stop. What is published but not here is stood in for.
     #[arg(long)]
     dry_run: bool,
     /// Go on with the interrupted run in the folder.
@@ -41,16 +41,18 @@ pub fn run(args: Args) -> Result<ExitCode> {
         recipe.set(assignment).with_context(|| format!("--set {assignment}"))?;
     }
     if let Some(model) = args.model {
-        recipe.model = Some(model);
+        recipe.model = Some(Source::Folder(model));
     }
     if let Some(data) = args.data {
         recipe.data = data.display().to_string();
     }
     let out = args.out.unwrap_or_else(|| PathBuf::from("runs").join(&recipe.method));
     let command = std::env::args().map(|word| quoted(&word)).collect::<Vec<_>>().join(" ");
-    let run = Run::prepare(recipe::settings(&recipe, &out)?, &out, args.resume, command, listener())?;
+    let run =
+        Run::prepare(recipe::settings(&recipe, &out, args.dry_run)?, &out, args.resume, command, listener())?;
     print!("{}", run.plan_text());
     if args.dry_run {
+        print!("{}", run.first_batch_text()?);
         return Ok(ExitCode::SUCCESS);
     }
     let done = run.go()?;

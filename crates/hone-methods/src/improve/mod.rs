@@ -4,6 +4,7 @@
 //! is one method of the catalogue. A step that changes the policy is kept only if it does not make it worse on prompts
 //! set apart for that; the result is measured once, on prompts that nothing before has seen.
 
+mod dry;
 pub mod measure;
 pub mod plan;
 pub mod read;
@@ -388,6 +389,7 @@ impl Run {
                 let method = name.clone();
                 listener(&Event::Step { method, step: report.step, steps, loss: report.loss });
             })),
+            preview: None,
         };
         if let Needs::Shape(shape) = method.needs {
             let limit = plan::training(stage)?.tokens_for(&policy.model);

@@ -387,6 +387,7 @@ pub fn recipe(id: &str) -> Result<Recipe> {
         None => find(id).map(|method| Recipe {
             method: method.id.into(),
             data: String::new(),
+            stand_in: None,
             model: None,
             records: 0,
             held_out: 0.2,
@@ -514,12 +515,18 @@ fn fit(plan: &mut Plan, policy: &Policy, log: &Log, budget: Option<Duration>) ->
 
 /// Answers that a step samples, and how many tokens of each are paid for: most answers end before the limit.
 fn sampled(stage: &Stage) -> Result<(usize, f64)> {
+    let (each, limit) = answers(stage)?;
+    Ok((stage.records * each, limit as f64 / 2.0))
+}
+
+/// Answers that a step samples to each prompt, and the most tokens of one.
+pub(super) fn answers(stage: &Stage) -> Result<(usize, usize)> {
     let mut whole = (find(&stage.method)?.defaults)()?;
     whole.extend(stage.settings.clone());
     let number = |key: &str| whole.get(key).and_then(toml::Value::as_integer).map(|n| n as usize);
     let each = number("samples").or(number("group_size")).or(number("n")).unwrap_or(4);
     let limit = whole.get("draw").and_then(|draw| draw.get("max_tokens")).and_then(toml::Value::as_integer);
-    Ok((stage.records * each, limit.unwrap_or(256) as f64 / 2.0))
+    Ok((each, limit.unwrap_or(256) as usize))
 }
 
 fn set_epochs(settings: &mut toml::Table, epochs: f64) {

@@ -27,7 +27,43 @@ pub(super) fn plan(run: &Run) -> String {
     let mut text = String::new();
     let log = &run.log;
     let model = run.policy.model.params.data.len() as f64 / 1e6;
-    let _ = writeln!(text, "model   {} ({model:.1} M weights)", model_name(run));
+    // Times are measured on the model that is here.
+    let mut slower = 1.0;
+    match run.published() {
+        None => {
+            let _ = writeln!(text, "model   {} ({model:.1} M weights)", model_name(run));
+        }
+        Some(published) => {
+            let weights = published.weights().unwrap_or(0) as f64 / 1e6;
+            slower = (weights / model).max(1.0);
+            let sizes = match weights > 0.0 {
+                false => "served by an endpoint".into(),
+                true => format!(
+                    "{}: {} layers, width {}, {} heads, feed-forward {}, vocabulary {}, context {}, {weights:.0} M weights",
+                    published.family,
+                    published.layers,
+                    published.hidden_size,
+                    published.heads,
+                    published.intermediate_size,
+                    published.vocab_size,
+                    published.max_positions
+                ),
+            };
+            let _ = writeln!(text, "model   {} ({sizes})", published.name);
+            let _ = writeln!(text, "        is not here: hone-tiny stands in for its tokenizer and template");
+            if weights > 0.0 && !published.readable() {
+                let _ = writeln!(
+                    text,
+                    "        family {} is not read here: a run needs a model of another family; memory is that of a decoder \
+                     of these widths",
+                    published.family
+                );
+            }
+        }
+    }
+    if let Some(stand_in) = run.stand_in() {
+        let _ = writeln!(text, "data    {stand_in}");
+    }
     let _ = writeln!(
         text,
         "log     {} records, {} refused: {} to train on, {} to decide by, {} held out, split {}",
@@ -47,7 +83,12 @@ pub(super) fn plan(run: &Run) -> String {
             0 => format!("{} prompts", stage.records),
             examples => format!("{examples} examples"),
         };
-        let _ = writeln!(text, "        {examples}, {} steps, about {}", stage.steps, time(stage.seconds));
+        let _ = writeln!(
+            text,
+            "        {examples}, {} steps, about {}",
+            stage.steps,
+            time(stage.seconds * slower)
+        );
     }
     for (method, why) in &run.plan.left {
         let _ = writeln!(text, "not     {method}: {why}");
@@ -59,7 +100,9 @@ fn time(seconds: f64) -> String {
     match seconds {
         s if s < 1.0 => "a second".into(),
         s if s < 120.0 => format!("{s:.0} s"),
-        s => format!("{:.0} min", s / 60.0),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.0} h", s / 3600.0),
+        s => format!("{:.0} days", s / 86400.0),
     }
 }
 

@@ -273,3 +273,54 @@ fn an_adapter_is_trained_and_written() {
     assert!(model.join("adapter_config.json").exists() && !model.join("model.safetensors").exists());
     assert_eq!(done.outcome.verdict(), Verdict::Improved, "{}", done.outcome);
 }
+
+#[test]
+fn every_published_recipe_is_typed_and_dry_runs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/real");
+    let out = tempfile::tempdir().unwrap();
+    let mut seen = 0;
+    for entry in std::fs::read_dir(&root).unwrap() {
+        let path = entry.unwrap().path();
+        let recipe = Recipe::read(&path).unwrap();
+        assert_eq!(path.file_stem().unwrap().to_str(), Some(recipe.method.as_str()));
+        let Some(crate::recipe::Source::Published(model)) = &recipe.model else {
+            panic!("{}: names no published model", path.display());
+        };
+        let name = path.display();
+        let settings = recipe::settings(&recipe, out.path(), true).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let run = Run::prepare(settings, out.path(), false, String::new(), quiet())
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let plan = run.plan_text();
+        assert!(plan.contains(&model.name) && plan.contains("is not here: hone-tiny stands in"), "{plan}");
+        let first = run.first_batch_text().unwrap_or_else(|e| panic!("{name}: {e}"));
+        let memory =
+            if model.family == crate::recipe::ENDPOINT { "served elsewhere" } else { "memory  about " };
+        assert!(first.contains(memory) && first.contains("\nbatch   "), "{name}: {first}");
+        assert!(first.contains("example 1, sequence 1 of"), "{name}: {first}");
+        seen += 1;
+    }
+    assert!(seen >= 17, "{seen}");
+    assert!(std::fs::read_dir(out.path()).unwrap().next().is_none(), "a dry run wrote into the run's folder");
+}
+
+#[test]
+fn a_dry_run_shows_what_the_method_trains_on() {
+    let bench = Bench::new(1).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let dpo = |settings: Settings| Settings { methods: vec!["dpo".into()], budget: None, ..settings };
+    let records = bench.pairs(60, "train");
+    let settings = dpo(settings(&bench, folder.path(), &records));
+    let run = Run::prepare(settings, folder.path(), false, String::new(), quiet()).unwrap();
+    let text = run.first_batch_text().unwrap();
+    assert!(text.contains("memory  about "), "{text}");
+    assert!(text.contains("example 1, sequence 2 of 2"), "{text}");
+    // Of both responses of a pair, words and stop token are scored; the words of the prompt are not.
+    let scored: Vec<&str> = text.lines().filter(|line| line.starts_with("      * ")).collect();
+    let read: Vec<&str> = text.lines().filter(|line| line.starts_with("        ")).collect();
+    assert_eq!(scored.len(), 4, "{text}");
+    let stop = run.policy.tokenizer.token(run.policy.tokenizer.stop_tokens()[0]).unwrap();
+    assert!(scored.iter().all(|line| line.ends_with(&stop)), "{text}");
+    assert!(read.iter().any(|line| line.contains("say")), "{text}");
+    let weights = &run.policy.model.params.data;
+    assert!(*weights == bench.policy().unwrap().model.params.data, "a dry run trained");
+}

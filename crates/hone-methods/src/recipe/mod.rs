@@ -1,11 +1,50 @@
 //! A recipe: a method, its data, its model, and the settings that differ from the defaults.
 
+mod published;
+
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::catalogue::find;
 use crate::error::{Error, Result};
+
+pub use published::{ENDPOINT, Published};
+
+/// The model of a recipe.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Source {
+    /// A folder.
+    Folder(PathBuf),
+    /// A published model, by its sizes.
+    Published(Published),
+}
+
+impl<'de> Deserialize<'de> for Source {
+    // By hand: an untagged enum would not say which field is wrong.
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Source, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Source;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a model folder, or a table of a published model's sizes")
+            }
+
+            fn visit_str<E>(self, folder: &str) -> Result<Source, E> {
+                Ok(Source::Folder(folder.into()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Source, A::Error> {
+                Published::deserialize(MapAccessDeserializer::new(map)).map(Source::Published)
+            }
+        }
+        from.deserialize_any(Either)
+    }
+}
 
 /// What `hone run` is given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,11 +52,14 @@ use crate::error::{Error, Result};
 pub struct Recipe {
     /// Id of the method.
     pub method: String,
-    /// A log's path, or `world:NAME/FORM` for one that simulated people write.
+    /// A log's path, `world:NAME/FORM` for one that simulated people write, or the name of published data.
     pub data: String,
-    /// Model folder; the built-in model if left out.
+    /// What a dry run shows where the data is not there: `world:NAME/FORM`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<PathBuf>,
+    pub stand_in: Option<String>,
+    /// Model folder, or a published model; the built-in model if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Source>,
     /// Records of a simulated log.
     #[serde(default = "records")]
     pub records: usize,
@@ -74,7 +116,9 @@ impl Recipe {
         let value = parse_value(value.trim());
         let mut whole = toml::Table::try_from(&*self).map_err(|e| refuse(e.to_string()))?;
         let (name, mut table) = match name.trim() {
-            own @ ("method" | "data" | "model" | "records" | "held_out" | "seed") => (own, &mut whole),
+            own @ ("method" | "data" | "stand_in" | "model" | "records" | "held_out" | "seed") => {
+                (own, &mut whole)
+            }
             name => {
                 let settings = whole.entry("settings").or_insert_with(|| toml::Table::new().into());
                 let table = settings.as_table_mut();
@@ -107,6 +151,13 @@ impl Recipe {
         if !(self.held_out > 0.0 && self.held_out < 1.0) {
             return Err(Error::range(&self.method, "held_out", "a share between 0 and 1", self.held_out));
         }
+        if let Some(other) = self.stand_in.as_deref().filter(|name| !name.starts_with("world:")) {
+            let problem = format!("`stand_in`: needs world:NAME/FORM, got `{other}`");
+            return Err(Error::Settings { method: self.method.clone(), message: problem });
+        }
+        if let Some(Source::Published(model)) = &self.model {
+            model.check()?;
+        }
         (find(&self.method)?.check)(&self.settings)
     }
 }
@@ -136,6 +187,8 @@ mod tests {
         let refused = recipe.set("betta=1").unwrap_err().to_string();
         assert!(refused.contains("nearest is `beta`"), "{refused}");
         assert_eq!(recipe.settings.len(), 2, "a refused value changes nothing");
+        recipe.set("model = \"folder\"").unwrap();
+        assert_eq!(recipe.model, Some(Source::Folder("folder".into())));
         assert!(recipe.set("beta").unwrap_err().to_string().contains("name=value"));
     }
 
@@ -144,6 +197,12 @@ mod tests {
         let refused = |text: &str| Recipe::parse(text, "r.toml").unwrap_err().to_string();
         assert!(refused("method = \"dppo\"\ndata = \"x\"").starts_with("r.toml: method `dppo`: unknown"));
         assert!(refused("method = \"dpo\"").contains("missing field `data`"));
+        let sizes = refused("method = \"dpo\"\ndata = \"x\"\n[model]\nname = \"a\"\nlayerz = 3");
+        assert!(sizes.contains("unknown field `layerz`"), "{sizes}");
+        assert!(
+            refused("method = \"dpo\"\ndata = \"x\"\nstand_in = \"log\"")
+                .contains("`stand_in`: needs world:")
+        );
         assert!(
             refused("method = \"dpo\"\ndata = \"x\"\nheld_out = 1.5").contains("a share between 0 and 1")
         );
