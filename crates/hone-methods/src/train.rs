@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use candle_core::Tensor;
+use hone_lm::Tokenizer;
 use hone_nn::train::batches::{Order, Position, parts};
 use hone_nn::train::memory::Load;
 use hone_nn::train::schedule::{Schedule, Shape, WarmUp};
@@ -13,9 +14,11 @@ use hone_nn::train::seed::sub_seed;
 use hone_nn::train::{AdamWSettings, StepReport, Trainer, TrainerSettings, checkpoint};
 use hone_nn::{Batch, Loss, Model, Network, Outputs, Want, loss};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::data::{Example, Examples};
 use crate::error::{Error, Result};
+use crate::policy::Sequence;
 
 /// Tokens per part of a step; bounds memory, changes no number but rounding.
 pub(crate) const PART_TOKENS: usize = 768;
@@ -149,6 +152,17 @@ pub struct Session {
     pub listener: Option<Arc<Listener>>,
     /// Takes the first batch; the run then ends with [`Error::Previewed`] before any weight changes.
     pub preview: Option<Preview>,
+    /// What a batch that broke the run is written out with, beside its tokens.
+    pub inspect: Option<Arc<Inspect>>,
+}
+
+/// Names and text for the batch that broke a run.
+#[derive(Debug, Clone)]
+pub struct Inspect {
+    /// Reads tokens as text.
+    pub tokenizer: Tokenizer,
+    /// Ids of the records that the run was given, in their order.
+    pub records: Vec<String>,
 }
 
 /// Where a run leaves the first batch that it would train on.
@@ -199,6 +213,47 @@ impl Session {
             }
         }
         Ok(trainer.log_to(folder)?)
+    }
+
+    /// What a step that was not finite leaves in the folder: its batch, a line a sequence (record, tokens, which of them
+    /// were scored, text), and the weights before it as a checkpoint. Any other error passes through.
+    pub(crate) fn keep<'a>(
+        &self,
+        trainer: &Trainer,
+        error: Error,
+        batch: impl Iterator<Item = (usize, &'a Sequence)>,
+    ) -> Error {
+        let (Some(folder), Error::Engine(hone_nn::Error::NotFinite { what, value, step })) =
+            (&self.folder, &error)
+        else {
+            return error;
+        };
+        let path = folder.join(format!("failed-step-{step}.jsonl"));
+        let lines = batch.map(|(record, sequence)| {
+            let inspect = self.inspect.as_ref();
+            let id = inspect.and_then(|inspect| inspect.records.get(record));
+            let text = inspect.and_then(|inspect| inspect.tokenizer.decode(&sequence.tokens, false).ok());
+            let scored: Vec<usize> = (0..sequence.mask.len()).filter(|&at| sequence.mask[at]).collect();
+            let tokens = &sequence.tokens;
+            json!({ "record": id, "index": record, "tokens": tokens, "scored": scored, "text": text })
+                .to_string()
+                + "\n"
+        });
+        let written = std::fs::write(&path, lines.collect::<String>()).map_err(Error::io(&path));
+        // The weights have not moved: they are those of the last good step.
+        let saved = match trainer.step_count() {
+            0 => Ok(()),
+            _ => checkpoint::save(trainer, folder, 1).map(drop).map_err(Error::from),
+        };
+        let left = match (written, saved) {
+            (Ok(()), Ok(())) => format!("its texts to {}", path.display()),
+            (Err(error), _) | (_, Err(error)) => format!("what it leaves could not be written: {error}"),
+        };
+        Error::Engine(hone_nn::Error::NotFinite {
+            what: format!("{what}, {left}"),
+            value: *value,
+            step: *step,
+        })
     }
 
     /// The session of one stage of a longer run, in a folder of its own.
@@ -432,6 +487,11 @@ pub(crate) fn descend_by<C: Sync>(
                 step_marks,
             };
             part_loss(&part, &context)
+        });
+        let report = report.map_err(|error| {
+            let batch = taken.iter().map(|&index| &examples.items[index]);
+            let batch = batch.flat_map(|example| example.sequences.iter().map(|s| (example.record, s)));
+            session.keep(&trainer, error.into(), batch)
         })?;
         if let Some(listener) = &session.listener {
             listener(&report, steps);
@@ -451,3 +511,59 @@ pub(crate) fn descend_by<C: Sync>(
 
 /// Seconds between checkpoints: what an interrupted run loses at most.
 pub(crate) const CHECKPOINT_SECONDS: u64 = 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::Bench;
+    use hone_feedback::convert::Shape as Form;
+
+    #[test]
+    fn what_is_not_finite_leaves_its_batch_and_the_last_weights() {
+        let bench = Bench::new(1).unwrap();
+        let (policy, records) = (bench.policy().unwrap(), bench.pairs(8, "train"));
+        let examples = Examples::from_records(&policy, &records, Form::Pairs, 64).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let inspect = Inspect {
+            tokenizer: policy.tokenizer.clone(),
+            records: records.iter().map(|record| record.id.clone()).collect(),
+        };
+        let session = Session {
+            folder: Some(folder.path().to_path_buf()),
+            inspect: Some(Arc::new(inspect)),
+            ..Session::default()
+        };
+        let training = Training { batch_size: 2, learning_rate: 1e-3, warm_up: 0.0, ..Training::default() };
+        let before = policy.model.params.data.clone();
+        let step = std::sync::atomic::AtomicUsize::new(0);
+        let count = |_: &Model, _: &[usize]| Ok(step.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        // The third step's loss is no number.
+        let want = Want::default();
+        let error =
+            descend_with(policy.model, &examples, &training, 1, &session, &want, count, |part, at| {
+                let scale = if *at == 2 { f64::NAN } else { -1.0 };
+                Ok(Loss::from((part.seq_logps()?.sum_all()? * scale)?))
+            })
+            .unwrap_err()
+            .to_string();
+        let path = folder.path().join("failed-step-3.jsonl");
+        assert!(error.contains("NaN at step 3") && error.contains(&path.display().to_string()), "{error}");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        // Two pairs of two responses.
+        assert_eq!(lines.len(), 4);
+        for line in &lines {
+            assert_eq!(line["record"], records[line["index"].as_u64().unwrap() as usize].id.as_str());
+            assert!(line["text"].as_str().unwrap().contains("say"), "{line}");
+            assert!(!line["scored"].as_array().unwrap().is_empty());
+        }
+        // Two good steps were taken, and the checkpoint is theirs.
+        let kept = checkpoint::list(folder.path()).unwrap();
+        assert_eq!(kept.len(), 1);
+        let mut again = Trainer::new(bench.policy().unwrap().model, training.trainer(4, 1)).unwrap();
+        checkpoint::resume(&mut again, folder.path()).unwrap();
+        assert_eq!(again.step_count(), 2);
+        assert!(again.model.params.data != before && again.model.params.data.iter().all(|w| w.is_finite()));
+    }
+}

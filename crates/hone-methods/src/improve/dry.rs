@@ -237,7 +237,9 @@ impl First {
             }
         };
         let count = self.batch * self.answers.map_or(1, |(answers, _)| answers);
-        let sizes: Vec<(usize, usize)> = known.iter().copied().cycle().take(count).collect();
+        // A few hundred fill every part that is worked on at once; the others only add to the sum.
+        let planned = count.min(AT_ONCE);
+        let sizes: Vec<(usize, usize)> = known.iter().copied().cycle().take(planned).collect();
         let tokens: Vec<usize> = sizes.iter().map(|(tokens, _)| *tokens).collect();
         let parts = parts(&tokens, PART_TOKENS, threads.max(1))?;
         let most = |of: &dyn Fn(usize) -> usize| {
@@ -251,7 +253,7 @@ impl First {
             },
             part_targets: most(&|at| sizes[at].1),
             parts: parts.len(),
-            step_tokens: tokens.iter().sum(),
+            step_tokens: tokens.iter().sum::<usize>() * count / planned.max(1),
         })
     }
 }

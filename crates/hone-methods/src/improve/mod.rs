@@ -32,7 +32,7 @@ use crate::oracle::{Checks, Oracle};
 use crate::policy::Policy;
 use crate::recipe::Recipe;
 use crate::report::{Measure, Outcome, Report};
-use crate::train::Session;
+use crate::train::{Inspect, Session};
 use measure::{Extent, Probe, Readings};
 use plan::{Plan, Stage, Terms};
 use read::{Log, Reading};
@@ -390,6 +390,10 @@ impl Run {
                 listener(&Event::Step { method, step: report.step, steps, loss: report.loss });
             })),
             preview: None,
+            inspect: Some(Arc::new(Inspect {
+                tokenizer: policy.tokenizer.clone(),
+                records: records.iter().map(|record| record.id.clone()).collect(),
+            })),
         };
         if let Needs::Shape(shape) = method.needs {
             let limit = plan::training(stage)?.tokens_for(&policy.model);

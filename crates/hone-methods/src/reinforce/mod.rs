@@ -353,7 +353,11 @@ pub fn learn<R: Rule>(
                     |places| rule.want_at(sampling.draw, &context, places),
                     |part, step| rule.loss(part, &context, step),
                     &said,
-                )?;
+                );
+                let report = report.map_err(|error| {
+                    let batch = minibatch.iter().map(|&at| (rollouts[at].record, &rollouts[at].sequence));
+                    session.keep(&trainer, error, batch)
+                })?;
                 if let Some(listener) = &session.listener {
                     listener(&report, steps);
                 }
@@ -531,5 +535,43 @@ mod tests {
         assert!(check_draw("grpo", &draw).unwrap_err().to_string().contains("`draw.top_k`: needs 0"));
         let draw = Draw { temperature: 0.0, ..Draw::default() };
         assert!(check_draw("grpo", &draw).is_err());
+    }
+
+    /// A rule whose second step has no number for a loss.
+    struct Breaks(std::sync::atomic::AtomicUsize);
+
+    impl Rule for Breaks {
+        type Context = ();
+
+        fn prepare(&self, _: &mut Look<'_>, _: &mut Vec<Rollout>) -> Result<()> {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn loss(&self, part: &Part<'_>, (): &(), _: &Step) -> hone_nn::Result<Loss> {
+            let bad = self.0.load(std::sync::atomic::Ordering::Relaxed) > 1;
+            Ok(Loss::from((part.outputs.logps.sum_all()? * if bad { f64::INFINITY } else { 1e-3 })?))
+        }
+    }
+
+    #[test]
+    fn a_loss_that_is_not_finite_leaves_the_rollouts() {
+        let bench = crate::bench::Bench::new(1).unwrap();
+        let records = bench.records(8, 0, "train");
+        let folder = tempfile::tempdir().unwrap();
+        let settings = toml::Table::new();
+        let mut job = bench.job(&records, &settings).unwrap();
+        job.session.folder = Some(folder.path().to_path_buf());
+        let draw = Draw { max_tokens: 8, ..Draw::default() };
+        let sampling = Sampling { group: 2, draw: &draw, max_tokens: 64 };
+        let training = Training { batch_size: 4, ..Training::default() };
+        let reuse = Reuse { epochs: 1, minibatches: 1 };
+        let error =
+            learn("grpo", job, sampling, &training, reuse, &Breaks(0.into())).unwrap_err().to_string();
+        assert!(error.contains("at step 2") && error.contains("failed-step-2.jsonl"), "{error}");
+        let text = std::fs::read_to_string(folder.path().join("failed-step-2.jsonl")).unwrap();
+        // Two answers to each of four prompts, none of which was in the first step.
+        assert_eq!(text.lines().count(), 8);
+        assert_eq!(checkpoint::list(folder.path()).unwrap().len(), 1);
     }
 }
