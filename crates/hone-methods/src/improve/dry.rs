@@ -178,7 +178,7 @@ impl Run {
 
     fn say_batch(&self, text: &mut String, first: &First) {
         let tokenizer = &self.policy.tokenizer;
-        let read: usize = first.examples.iter().map(|example| tokens_of(example)).sum();
+        let read: usize = first.examples.iter().map(tokens_of).sum();
         let cut: usize =
             first.examples.iter().flat_map(|e| &e.sequences).filter(|sequence| sequence.cut > 0).count();
         let made = first.examples.len();
