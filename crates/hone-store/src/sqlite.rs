@@ -88,7 +88,7 @@ impl Sql for Sqlite {
             int: "INTEGER",
             real: "REAL",
             clustered: "WITHOUT ROWID",
-            words: "CREATE VIRTUAL TABLE words USING fts5(words, content = '', contentless_delete = 1,
+            words: "CREATE VIRTUAL TABLE words USING fts5(text, content = '', contentless_delete = 1,
                         tokenize = 'unicode61 remove_diacritics 0');",
         }
     }
@@ -166,7 +166,7 @@ impl Sql for Sqlite {
     fn index(&mut self, documents: &[(i64, String)]) -> Result<()> {
         for (document, words) in documents {
             self.execute(
-                "INSERT OR REPLACE INTO words(rowid, words) VALUES ($1, $2)",
+                "INSERT OR REPLACE INTO words(rowid, text) VALUES ($1, $2)",
                 &[Value::Int(*document), words.into()],
             )?;
         }
