@@ -341,7 +341,7 @@ impl<'a> Tx<'a> {
             by_key.insert(row.text(0), (row.int(1), row.text(2)));
         }
         let mut out = Vec::with_capacity(all.len());
-        let mut items: Vec<(i64, Option<i64>, Option<String>, Option<&str>, Item)> = Vec::new();
+        let mut items = Vec::new();
         for said in all {
             if let Some(key) = &said.key
                 && let Some((number, body)) = by_key.get(key)

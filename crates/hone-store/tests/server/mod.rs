@@ -47,7 +47,7 @@ impl Server {
         let data = server.data();
         run(server
             .program("initdb")
-            .args(["-A", "trust", "-U", "hone", "-E", "UTF8", "--locale=C", "-D"])
+            .args(["-N", "-A", "trust", "-U", "hone", "-E", "UTF8", "--locale=C", "-D"])
             .arg(&data))?;
         server.up()?;
         Ok(server)
