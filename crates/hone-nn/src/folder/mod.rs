@@ -9,6 +9,7 @@ mod read;
 mod tensors;
 #[cfg(test)]
 mod tests;
+mod weights;
 mod write;
 
 use std::fs::File;
@@ -19,6 +20,7 @@ use serde_json::{Map, Value};
 
 pub use peft::{merge, read_adapter, write_adapter};
 pub use read::{Loaded, read, read_with_head};
+pub use weights::Weights;
 pub use write::{SaveOptions, atomically, write, write_files};
 
 use crate::error::{Error, Result};

@@ -25,7 +25,7 @@ pub(super) struct Stored {
     pub dtype: Dtype,
     pub shape: Vec<usize>,
     /// First byte in its file.
-    start: u64,
+    pub start: u64,
 }
 
 impl Stored {
@@ -104,6 +104,11 @@ impl TensorFiles {
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Stored)> {
         self.tensors.iter().map(|(name, stored)| (name.as_str(), stored))
+    }
+
+    /// The files, one or shards.
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
     }
 
     /// The file a tensor lies in.

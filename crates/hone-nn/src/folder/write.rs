@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::params::{Entry, Params};
 
 /// Files that belong to a model besides its weights, and are copied along: they do not change in training.
-const COMPANIONS: [&str; 15] = [
+pub(super) const COMPANIONS: [&str; 15] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model",
@@ -195,7 +195,7 @@ fn write_text(path: &Path, text: String) -> Result<()> {
 }
 
 /// Copies a file, or a folder of files, if it is there.
-fn copy(source: &Path, target: &Path) -> Result<()> {
+pub(super) fn copy(source: &Path, target: &Path) -> Result<()> {
     if source.is_dir() {
         fs::create_dir_all(target).map_err(Error::io(target))?;
         for entry in fs::read_dir(source).map_err(Error::io(source))? {
