@@ -44,6 +44,9 @@ enum Command {
     Methods(commands::methods::Args),
     /// Run a method's claims against their baselines, and say which hold.
     Reproduce(commands::reproduce::Args),
+    /// Edit weights after training.
+    #[command(subcommand)]
+    Steer(commands::steer::Command),
     /// Show, make, or merge models.
     #[command(subcommand)]
     Model(commands::model::Command),
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Pretrain(args) => commands::pretrain::run(args),
         Command::Methods(args) => commands::methods::run(args),
         Command::Reproduce(args) => commands::reproduce::run(args),
+        Command::Steer(command) => commands::steer::run(command),
         Command::Model(command) => commands::model::run(command),
     };
     match result {

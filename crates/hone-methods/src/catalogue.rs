@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::method::Method;
-use crate::{critique, evaluate, imitate, preference, refine, reinforce};
+use crate::{critique, evaluate, imitate, preference, refine, reinforce, steer};
 
 /// Every method: families in reading order, ids alphabetical within one.
 pub static METHODS: &[&Method] = &[
@@ -35,6 +35,7 @@ pub static METHODS: &[&Method] = &[
     &refine::majority_vote::MAJORITY_VOTE,
     &refine::self_refine::SELF_REFINE,
     &critique::deep_critic::DEEP_CRITIC,
+    &steer::lines::LINES,
     &evaluate::mint::MINT,
     &evaluate::realcritic::REALCRITIC,
     &evaluate::sparse_feedback::SPARSE_FEEDBACK,

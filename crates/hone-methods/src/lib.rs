@@ -24,6 +24,7 @@ pub mod report;
 pub mod reproduce;
 pub mod reward;
 pub mod simulate;
+pub mod steer;
 pub mod templates;
 pub mod tiny;
 pub mod train;

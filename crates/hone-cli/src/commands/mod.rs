@@ -14,3 +14,4 @@ pub mod reproduce;
 pub mod run;
 pub mod score;
 pub mod simulate;
+pub mod steer;

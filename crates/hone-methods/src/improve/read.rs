@@ -160,7 +160,7 @@ impl Log {
 }
 
 /// The sound records of a file; the others are the doctor's.
-fn records(file: &Path, options: &Options) -> Result<Vec<Record>> {
+pub(crate) fn records(file: &Path, options: &Options) -> Result<Vec<Record>> {
     let reader = formats::open(file, options).map_err(|e| Error::Log(e.to_string()))?;
     Ok(reader.filter_map(|item| Some(item.ok()?.record)).collect())
 }
