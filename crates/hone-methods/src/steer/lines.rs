@@ -44,7 +44,7 @@ method! {
     /// Accuracy is the share of answer tokens that are the model's likeliest, because answers are texts. Greedy soups
     /// and the path of WiSE-FT are in the library and in the claims, not among the settings. Norms are L1, as in the
     /// released code. A stack of blocks counts for itself where a model has two.
-    /// # Claims
+    /// # Claim
     /// On ciphers of a small transformer (`steer/lines/toy.rs`): control tasks come back (`claim_controls_come_back`), at a
     /// better balance than with one factor for all layers (`claim_depth_beats_one_factor`) and at less cost than with the
     /// factors turned round (`claim_direction_matters`); merges gain (`claim_sums_gain`, `claim_ties_gain`,
