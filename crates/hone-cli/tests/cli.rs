@@ -6,6 +6,8 @@ mod built_in;
 mod critique;
 #[path = "cli/improve.rs"]
 mod improve;
+#[path = "cli/steer.rs"]
+mod steer;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -31,6 +31,9 @@ pub enum Command {
         /// How several models are merged.
         #[arg(long, value_enum, default_value_t = Merging::Sum)]
         merge: Merging,
+        /// Weighted: the share of each model.
+        #[arg(long, value_delimiter = ',', value_name = "SHARES", required_if_eq("merge", "weighted"))]
+        shares: Vec<f64>,
         /// TIES: share of each model's changes that is kept.
         #[arg(long, default_value_t = 0.2)]
         keep: f64,
@@ -50,6 +53,8 @@ pub enum Merging {
     Sum,
     /// A uniform soup: their mean.
     Mean,
+    /// A rewarded soup: the sum of the changes with the shares of `--shares`.
+    Weighted,
     /// TIES.
     Ties,
     /// Consensus of TALL masks.
@@ -58,10 +63,11 @@ pub enum Merging {
 
 /// Runs the command.
 pub fn run(command: Command) -> Result<ExitCode> {
-    let Command::Lines { base, tuned, out, alpha, beta, merge, keep, threshold, agree } = command;
+    let Command::Lines { base, tuned, out, alpha, beta, merge, shares, keep, threshold, agree } = command;
     let merge = match merge {
         Merging::Sum => Merge::Sum,
         Merging::Mean => Merge::Mean,
+        Merging::Weighted => Merge::Weighted { shares },
         Merging::Ties => Merge::Ties { keep, average: true },
         Merging::Consensus => Merge::Consensus { thresholds: vec![threshold; tuned.len()], agree },
     };

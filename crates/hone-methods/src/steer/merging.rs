@@ -3,6 +3,8 @@
 //! Everything works a tensor at a time on anything that has named tensors, in memory or in files. What needs a look at
 //! all tensors first (the size below which TIES drops an entry, norms) is found when a merger is made.
 
+use std::collections::HashMap;
+
 use hone_nn::Params;
 use hone_nn::folder::Weights;
 use serde::{Deserialize, Serialize};
@@ -12,8 +14,8 @@ use crate::error::{Error, Result};
 
 /// Named tensors.
 pub trait Tensors {
-    /// Names with numbers of elements.
-    fn sizes(&self) -> Vec<(String, usize)>;
+    /// Names with shapes, row-major.
+    fn shapes(&self) -> Vec<(String, Vec<usize>)>;
 
     /// One tensor, row-major.
     ///
@@ -26,8 +28,8 @@ pub trait Tensors {
 }
 
 impl Tensors for Params {
-    fn sizes(&self) -> Vec<(String, usize)> {
-        self.layout().entries().iter().map(|entry| (entry.name.clone(), entry.len())).collect()
+    fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+        self.layout().entries().iter().map(|entry| (entry.name.clone(), entry.shape.clone())).collect()
     }
 
     fn values(&self, name: &str) -> Result<Vec<f32>> {
@@ -40,8 +42,8 @@ impl Tensors for Params {
 }
 
 impl Tensors for Weights {
-    fn sizes(&self) -> Vec<(String, usize)> {
-        self.trainable().map(|(name, shape)| (name.to_string(), shape.iter().product())).collect()
+    fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+        self.trainable().map(|(name, shape)| (name.to_string(), shape.to_vec())).collect()
     }
 
     fn values(&self, name: &str) -> Result<Vec<f32>> {
@@ -53,7 +55,7 @@ impl Tensors for Weights {
     }
 }
 
-/// How several task vectors become one. A single one stays as it is under each but TIES.
+/// How several task vectors become one. A single one stays as it is under a sum or a mean.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Merge {
@@ -61,6 +63,11 @@ pub enum Merge {
     Sum,
     /// Their mean: a uniform soup (Wortsman et al. 2022).
     Mean,
+    /// Their sum with one share each: a rewarded soup (Ramé et al. 2023) where the shares add up to 1.
+    Weighted {
+        /// One finite number per model.
+        shares: Vec<f64>,
+    },
     /// TIES (Yadav et al. 2023): of each model only the share of its entries with the largest changes, then for each
     /// weight the sum of those that have the sign of the sum.
     Ties {
@@ -106,8 +113,8 @@ pub struct Merger<'a> {
     tuned: Vec<&'a dyn Tensors>,
     merge: Merge,
     depths: Depths,
-    /// Tensors with their sizes.
-    sizes: Vec<(String, usize)>,
+    /// Names of the tensors.
+    names: Vec<String>,
     /// TIES: smallest change that is kept, one per model.
     floors: Vec<f32>,
     /// TIES: what stands in for the sign of a sum of 0.
@@ -124,7 +131,7 @@ impl std::fmt::Debug for Merger<'_> {
 }
 
 impl<'a> Merger<'a> {
-    /// Compares names and sizes, and looks through all tensors where the merge needs it.
+    /// Compares names and shapes, and looks through all tensors where the merge needs it.
     ///
     /// # Errors
     /// [`Error::Data`] for no model; [`Error::File`] for tensors that do not fit the start's; [`Error::Range`] for a
@@ -139,26 +146,36 @@ impl<'a> Merger<'a> {
             Merge::Ties { keep, .. } if !(*keep > 0.0 && *keep <= 1.0) => {
                 return fault("ties.keep", "a share in (0, 1]", keep.to_string());
             }
+            Merge::Weighted { shares }
+                if shares.len() != tuned.len() || !shares.iter().all(|share| share.is_finite()) =>
+            {
+                let needed = format!("{} finite numbers, one per model", tuned.len());
+                return fault("shares", &needed, format!("{shares:?}"));
+            }
             Merge::Consensus { thresholds, .. }
                 if thresholds.len() != tuned.len() || !thresholds.iter().all(|t| *t > 0.0) =>
             {
                 let needed = format!("{} numbers above 0, one per model", tuned.len());
                 return fault("consensus.thresholds", &needed, format!("{thresholds:?}"));
             }
+            Merge::Consensus { agree, .. } if !(1..=tuned.len()).contains(agree) => {
+                return fault("agree", &format!("1 to {} models", tuned.len()), agree.to_string());
+            }
             _ => {}
         }
-        let sizes = base.sizes();
+        let shapes = base.shapes();
         for other in &tuned {
-            fits(base, *other, &sizes)?;
+            fits(base, *other, &shapes)?;
         }
-        let depths = Depths::of(sizes.iter().map(|(name, _)| name.as_str()));
-        let mut merger = Merger { base, tuned, merge, depths, sizes, floors: vec![], majority: 0.0 };
+        let names: Vec<String> = shapes.into_iter().map(|(name, _)| name).collect();
+        let depths = Depths::of(names.iter().map(String::as_str));
+        let mut merger = Merger { base, tuned, merge, depths, names, floors: vec![], majority: 0.0 };
         if let Merge::Ties { keep, .. } = merger.merge {
             for at in 0..merger.tuned.len() {
                 merger.floors.push(merger.floor(at, keep)?);
             }
             let mut signs = 0.0f64;
-            for (name, _) in &merger.sizes {
+            for name in &merger.names {
                 let (_, changes) = merger.changes(name)?;
                 signs += merger.trimmed_sum(&changes).iter().map(|sum| f64::from(sign(*sum))).sum::<f64>();
             }
@@ -169,7 +186,7 @@ impl<'a> Merger<'a> {
 
     /// Names of the tensors.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.sizes.iter().map(|(name, _)| name.as_str())
+        self.names.iter().map(String::as_str)
     }
 
     /// Blocks of the tallest stack.
@@ -193,12 +210,23 @@ impl<'a> Merger<'a> {
     /// Those of reading.
     pub fn norm_ratio(&self) -> Result<f64> {
         let (mut sum, mut merged) = (0.0f64, 0.0f64);
-        for (name, _) in &self.sizes {
+        for name in &self.names {
             let (base, changes) = self.changes(name)?;
             sum += norm(&total(&changes));
             merged += norm(&self.merged(&base, &changes));
         }
         Ok(if merged > 0.0 { sum / merged / self.tuned.len() as f64 } else { 0.0 })
+    }
+
+    /// Factor of the first block where several models are merged: [`Merger::norm_ratio`], but 1 where shares are given.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn alpha(&self) -> Result<f64> {
+        match self.merge {
+            Merge::Weighted { .. } => Ok(1.0),
+            _ => self.norm_ratio(),
+        }
     }
 
     /// One tensor of the result, `θ₀ + λ(depth) τ`. Factors 0 and, for a single model, 1 give the start's and the
@@ -208,7 +236,7 @@ impl<'a> Merger<'a> {
     /// Those of reading.
     pub fn tensor(&self, name: &str, scale: Scale) -> Result<Vec<f32>> {
         let factor = scale.at(self.depths.of_tensor(name)) as f32;
-        let single = self.tuned.len() == 1 && !matches!(self.merge, Merge::Ties { .. });
+        let single = self.tuned.len() == 1 && matches!(self.merge, Merge::Sum | Merge::Mean);
         match factor {
             0.0 => self.base.values(name),
             1.0 if single => self.tuned[0].values(name),
@@ -246,6 +274,13 @@ impl<'a> Merger<'a> {
         let count = changes.len() as f32;
         match &self.merge {
             Merge::Sum => total(changes),
+            Merge::Weighted { shares } => {
+                let mut sum = vec![0.0; base.len()];
+                for (change, share) in changes.iter().zip(shares) {
+                    sum.iter_mut().zip(change).for_each(|(sum, change)| *sum += *share as f32 * change);
+                }
+                sum
+            }
             Merge::Mean => total(changes).into_iter().map(|sum| sum / count).collect(),
             Merge::Ties { average, .. } => {
                 let elected = self.trimmed_sum(changes);
@@ -287,7 +322,7 @@ impl<'a> Merger<'a> {
     /// The smallest change among the `keep` largest of one model.
     fn floor(&self, model: usize, keep: f64) -> Result<f32> {
         let mut sizes = vec![];
-        for (name, _) in &self.sizes {
+        for name in &self.names {
             let (start, tuned) = (self.base.values(name)?, self.tuned[model].values(name)?);
             sizes.extend(tuned.iter().zip(&start).map(|(tuned, start)| (tuned - start).abs()));
         }
@@ -318,15 +353,15 @@ pub fn own_part(base: &Params, sum: &Merger<'_>, model: usize, threshold: f64) -
     Ok(params)
 }
 
-fn fits(base: &dyn Tensors, other: &dyn Tensors, sizes: &[(String, usize)]) -> Result<()> {
+fn fits(base: &dyn Tensors, other: &dyn Tensors, shapes: &[(String, Vec<usize>)]) -> Result<()> {
     let fault = |problem| Err(Error::File { path: other.origin(), problem });
-    let theirs = other.sizes();
-    for (name, size) in sizes {
-        match theirs.iter().find(|(other, _)| other == name) {
+    let theirs: HashMap<String, Vec<usize>> = other.shapes().into_iter().collect();
+    for (name, shape) in shapes {
+        match theirs.get(name) {
             None => return fault(format!("lacks tensor {name}, which {} has", base.origin())),
-            Some((_, got)) if got != size => {
+            Some(got) if got != shape => {
                 return fault(format!(
-                    "tensor {name}: needs {size} numbers as in {}, got {got}",
+                    "tensor {name}: needs shape {shape:?} as in {}, got {got:?}",
                     base.origin()
                 ));
             }
@@ -368,8 +403,8 @@ mod tests {
     struct Named(BTreeMap<String, Vec<f32>>);
 
     impl Tensors for Named {
-        fn sizes(&self) -> Vec<(String, usize)> {
-            self.0.iter().map(|(name, values)| (name.clone(), values.len())).collect()
+        fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+            self.0.iter().map(|(name, values)| (name.clone(), vec![values.len()])).collect()
         }
 
         fn values(&self, name: &str) -> Result<Vec<f32>> {
@@ -424,6 +459,8 @@ mod tests {
         assert_eq!(sum.vector("w").unwrap(), [8.0, 2.0, 0.0, 1.0, 2.0]);
         assert_eq!(sum.norm_ratio().unwrap(), 0.5);
         assert_eq!(merged(Merge::Mean).vector("w").unwrap(), [4.0, 1.0, 0.0, 0.5, 1.0]);
+        let weighted = merged(Merge::Weighted { shares: vec![0.25, 0.75] });
+        assert_eq!(weighted.vector("w").unwrap(), [3.5, 3.5, -0.5, 0.75, 0.5]);
         // The two largest of each: a keeps 5 and −4, b keeps 3 and 6. Sums 8 and 2: signs +, +; −4 does not agree.
         let ties = merged(Merge::Ties { keep: 0.4, average: true });
         assert_eq!(ties.vector("w").unwrap(), [4.0, 6.0, 0.0, 0.0, 0.0]);
@@ -445,12 +482,16 @@ mod tests {
             "test: lacks tensor v, which test has"
         );
         let longer = named(&[("w", &[0.0, 1.0, 2.0]), ("v", &[0.0])]);
-        assert_eq!(refused(&longer, Merge::Sum), "test: tensor w: needs 2 numbers as in test, got 3");
+        assert_eq!(refused(&longer, Merge::Sum), "test: tensor w: needs shape [2] as in test, got [3]");
         assert!(
             refused(&base, Merge::Ties { keep: 0.0, average: true }).contains("`ties.keep`: needs a share")
         );
+        let merge = Merge::Weighted { shares: vec![0.5, f64::NAN] };
+        assert!(refused(&base, merge).contains("`shares`: needs 1 finite numbers, one per model"));
         let merge = Merge::Consensus { thresholds: vec![], agree: 2 };
         assert!(refused(&base, merge).contains("needs 1 numbers above 0"));
+        let merge = Merge::Consensus { thresholds: vec![0.4], agree: 2 };
+        assert!(refused(&base, merge).contains("`agree`: needs 1 to 1 models, got 2"));
         assert!(Merger::new(&base, vec![], Merge::Sum).unwrap_err().to_string().contains("got none"));
     }
 }

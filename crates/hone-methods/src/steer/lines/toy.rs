@@ -1,12 +1,14 @@
-//! A toy for edits of weights: one small transformer, several tasks, each a substitution cipher named by its first
-//! token. Pre-training shows ciphers that agree with the true ones in half of the letters, so the start does each task
-//! half. Fine-tuning on one true cipher damages the others, which is what LiNeS is to undo.
+//! A toy for edits of weights: one small transformer, several tasks, each a substitution cipher. The letters come first
+//! and the cipher's name after them, so that letters are found before it is known what is to be done with them: what
+//! tasks share can lie in front of what they do not. Pre-training shows ciphers that agree with the true ones in half of
+//! the letters, so the start does each task half. Fine-tuning on one true cipher damages the others, which is what LiNeS
+//! is to undo.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use hone_nn::train::seed::{rng, shuffle};
-use hone_nn::{Model, ModelConfig, Network, Want, loss};
+use hone_nn::{Model, ModelConfig, Network, Params, Want, loss};
 use rand::Rng;
 
 use crate::data::{Example, Examples};
@@ -65,27 +67,25 @@ impl Toy {
         let mut model = Model::random(config, seed);
         model.threads = 1;
         let mut toy = Toy { seed, shown, ciphers, start: model };
-        static STARTS: Mutex<Option<HashMap<u64, hone_nn::Params>>> = Mutex::new(None);
-        let mut starts = STARTS.lock().unwrap_or_else(PoisonError::into_inner);
-        let starts = starts.get_or_insert_default();
-        if let Some(params) = starts.get(&seed) {
-            toy.start.params = params.clone();
-            return Ok(toy);
-        }
         let all: Vec<usize> = (0..TASKS).collect();
-        let texts = toy.texts(&all, 3200, "pre-training", &toy.shown);
-        toy.start = toy.fit(copy_of(&toy.start)?, &texts, 5.0, 4e-3)?;
-        starts.insert(seed, toy.start.params.clone());
+        toy.start.params = once(seed, None, || {
+            let texts = toy.texts(&all, 3200, "pre-training", &toy.shown);
+            toy.fit(copy_of(&toy.start)?, &texts, 5.0, 4e-3)
+        })?;
         Ok(toy)
     }
 
-    /// The start trained on one task alone.
+    /// The start trained on one task alone, once per process and seed.
     ///
     /// # Errors
     /// Those of the engine.
     pub fn tuned(&self, task: usize) -> Result<Model> {
-        let texts = self.texts(&[task], 320, &format!("tuning {task}"), &self.ciphers);
-        self.fit(copy_of(&self.start)?, &texts, 4.0, 2e-3)
+        let mut model = copy_of(&self.start)?;
+        model.params = once(self.seed, Some(task), || {
+            let texts = self.texts(&[task], 320, &format!("tuning {task}"), &self.ciphers);
+            self.fit(copy_of(&self.start)?, &texts, 4.0, 2e-3)
+        })?;
+        Ok(model)
     }
 
     fn fit(&self, model: Model, texts: &Examples, epochs: f64, learning_rate: f64) -> Result<Model> {
@@ -97,7 +97,7 @@ impl Toy {
         })
     }
 
-    /// Texts of these tasks in turn: task, plain letters, letters by these ciphers.
+    /// Texts of these tasks in turn: plain letters, task, letters by these ciphers.
     fn texts(&self, tasks: &[usize], count: usize, name: &str, ciphers: &[Vec<usize>]) -> Examples {
         let mut rng = rng(self.seed, name);
         let mut item = |record: usize| {
@@ -105,7 +105,7 @@ impl Toy {
             let plain: Vec<usize> = (0..LENGTH).map(|_| rng.random_range(0..LETTERS)).collect();
             let ciphered: Vec<usize> = plain.iter().map(|&at| ciphers[task][at]).collect();
             let token = |letter: &usize| (TASKS + letter) as u32;
-            let prompt: Vec<u32> = std::iter::once(task as u32).chain(plain.iter().map(token)).collect();
+            let prompt: Vec<u32> = plain.iter().map(token).chain([task as u32]).collect();
             let response: Vec<u32> = ciphered.iter().map(token).collect();
             let sequences = vec![Sequence::of_tokens(&prompt, &response)];
             Example { record, sequences, labels: vec![], marks: vec![] }
@@ -123,6 +123,19 @@ impl Toy {
             .map(|task| accuracy(model, &self.texts(&[task], 60, &format!("{split} {task}"), &self.ciphers)))
             .collect()
     }
+}
+
+/// Weights of a seed's start, or of what one task made of it; trained where they are not there yet. All claims begin from
+/// the same few trainings.
+fn once(seed: u64, task: Option<usize>, train: impl FnOnce() -> Result<Model>) -> Result<Params> {
+    static TRAINED: Mutex<BTreeMap<(u64, Option<usize>), Params>> = Mutex::new(BTreeMap::new());
+    let mut trained = TRAINED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(params) = trained.get(&(seed, task)) {
+        return Ok(params.clone());
+    }
+    let params = train()?.params;
+    trained.insert((seed, task), params.clone());
+    Ok(params)
 }
 
 /// Share of the targets that are the model's likeliest tokens, in `[0, 1]`.
