@@ -57,8 +57,9 @@ method! {
     /// policies have a single block, so that it only says that the front does not fall inside.
     ///
     /// Two toys were tried. In the first the cipher's name came before the letters, so that every layer could do the work;
-    /// there only the controls (+0.136 ± 0.073) and the balance (+0.095 ± 0.047) held, the direction was −0.028 ± 0.044, and
-    /// merges and path were within ±0.06 of nothing.
+    /// there only the controls (+0.136 ± 0.073) and the balance (+0.095 ± 0.047) held; direction −0.028 ± 0.044, task
+    /// arithmetic +0.001 ± 0.058, TIES +0.012 ± 0.050, Consensus +0.020 ± 0.046, path −0.011 ± 0.048. The second was made
+    /// knowing these, and its seeds are the same.
     /// # Source
     /// Wang, Dimitriadis et al., ICLR 2025, arXiv:2410.17146.
     pub static LINES: Method = Method {
