@@ -23,12 +23,14 @@ pub struct Batch {
     starts: Vec<usize>,
     targets: Vec<Target>,
     target_starts: Vec<usize>,
+    /// `[N]`, or empty if no row is hidden.
+    hidden: Vec<bool>,
 }
 
 impl Batch {
     /// An empty batch.
     pub fn new() -> Batch {
-        Batch { tokens: vec![], starts: vec![0], targets: vec![], target_starts: vec![0] }
+        Batch { tokens: vec![], starts: vec![0], targets: vec![], target_starts: vec![0], hidden: vec![] }
     }
 
     /// Adds a sequence whose tokens in `scored` are targets. The first token of a sequence has nothing before it and
@@ -63,9 +65,27 @@ impl Batch {
 
     fn push_targets(&mut self, tokens: &[u32], targets: Vec<Target>) {
         self.tokens.extend_from_slice(tokens);
+        if !self.hidden.is_empty() {
+            self.hidden.resize(self.tokens.len(), false);
+        }
         self.starts.push(self.tokens.len());
         self.targets.extend(targets);
         self.target_starts.push(self.targets.len());
+    }
+
+    /// Hides a row from all later rows of its sequence, in every layer and head: it still sees what is before it and
+    /// itself, and still makes its own prediction. A sequence's first row is never hidden, so that every row has
+    /// something to see; neither is a row that the batch does not have.
+    pub fn hide(&mut self, row: usize) {
+        if row < self.tokens.len() && self.starts.binary_search(&row).is_err() {
+            self.hidden.resize(self.tokens.len(), false);
+            self.hidden[row] = true;
+        }
+    }
+
+    /// `[N]`: which rows are hidden from later ones; empty if none is.
+    pub fn hidden(&self) -> &[bool] {
+        &self.hidden
     }
 
     /// `[N]`: all tokens.
@@ -116,7 +136,10 @@ impl Batch {
             let shift = (rows.start - part.tokens.len()) as u32;
             let targets = &self.targets[self.target_range(sequence)];
             let targets = targets.iter().map(|t| Target { row: t.row - shift, token: t.token }).collect();
-            part.push_targets(&self.tokens[rows], targets);
+            part.push_targets(&self.tokens[rows.clone()], targets);
+            for (row, _) in rows.clone().zip(self.hidden.get(rows).unwrap_or_default()).filter(|(_, h)| **h) {
+                part.hide(row - shift as usize);
+            }
         }
         part
     }
@@ -186,6 +209,21 @@ mod tests {
         assert_eq!(batch.split(4), [0..1, 1..2]);
         assert_eq!(batch.split(5).len(), 1);
         assert_eq!(batch.split(1), [0..1, 1..2]);
+    }
+
+    #[test]
+    fn hidden_rows_go_with_their_sequences() {
+        let mut batch = Batch::new();
+        batch.push(&[5, 6, 7], 0..3);
+        batch.push(&[8, 9, 4], 0..2);
+        assert!(batch.hidden().is_empty());
+        // The first rows, 0 and 3, stay; row 9 does not exist.
+        [0, 3, 4, 9].into_iter().for_each(|row| batch.hide(row));
+        assert_eq!(batch.hidden(), [false, false, false, false, true, false]);
+        assert_eq!(batch.slice(1..2).hidden(), [false, true, false]);
+        assert!(batch.slice(0..1).hidden().is_empty());
+        batch.push(&[1], 0..0);
+        assert_eq!(batch.hidden().len(), 7);
     }
 
     #[test]

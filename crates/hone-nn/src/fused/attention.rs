@@ -66,9 +66,24 @@ impl Shape {
     }
 }
 
+/// Sets what the query at `row` may not see, of keys from `first` on, to `value`. `hidden` is `[s]`, or empty.
+fn forget(scores: &mut [f32], hidden: &[bool], (first, row): (usize, usize), value: f32) {
+    // Earlier keys only: a hidden row still sees itself.
+    for (score, _) in scores.iter_mut().zip(hidden.get(first..row).unwrap_or_default()).filter(|(_, h)| **h) {
+        *score = value;
+    }
+}
+
 /// Attention output `out` `[s, heads · head_dim]` from `qkv` `[s, stride]`; keeps what each
-/// softmax divided by, `kept` `[heads, s]`.
-pub fn forward(shape: Shape, qkv: &[f32], out: &mut [f32], kept: &mut [[f32; 2]], scratch: &mut [f32]) {
+/// softmax divided by, `kept` `[heads, s]`. `hidden` is `[s]`, rows that later ones do not see, or empty.
+pub fn forward(
+    shape: Shape,
+    qkv: &[f32],
+    hidden: &[bool],
+    out: &mut [f32],
+    kept: &mut [[f32; 2]],
+    scratch: &mut [f32],
+) {
     let (stride, d, width) = (shape.stride(), shape.head_dim, shape.heads * shape.head_dim);
     let length = qkv.len() / stride;
     for head in 0..shape.heads {
@@ -88,7 +103,10 @@ pub fn forward(shape: Shape, qkv: &[f32], out: &mut [f32], kept: &mut [[f32; 2]]
                 shape.scale(),
             );
             for (row, scores) in (start..end).zip(scores.chunks_exact_mut(n)) {
+                forget(scores, hidden, (keys, row), f32::NEG_INFINITY);
                 kept[row] = kernels::softmax_live(scores, shape.first_key(row) - keys, row + 1 - keys);
+                // The kernel's exponential of −∞ is tiny, not 0.
+                forget(scores, hidden, (keys, row), 0.0);
             }
             let values = Mat::new(&qkv[keys * stride + v..], stride);
             let out = &mut out[start * width + head * d..];
@@ -101,6 +119,7 @@ pub fn forward(shape: Shape, qkv: &[f32], out: &mut [f32], kept: &mut [[f32; 2]]
 pub fn backward(
     shape: Shape,
     qkv: &[f32],
+    hidden: &[bool],
     kept: &[[f32; 2]],
     dout: &[f32],
     dqkv: &mut [f32],
@@ -129,6 +148,7 @@ pub fn backward(
             for (i, (p, ds)) in p.chunks_exact_mut(n).zip(ds.chunks_exact_mut(n)).enumerate() {
                 let row = start + i;
                 kernels::softmax_again(p, shape.first_key(row) - keys, row + 1 - keys, kept[row]);
+                forget(p, hidden, (keys, row), 0.0);
                 kernels::softmax_backward(p, ds);
             }
             let dvalues = &mut dqkv[keys * stride + v..];

@@ -20,6 +20,7 @@ pub struct Piece {
     sequences: Vec<Range<usize>>,
     ends: Vec<usize>,
     targets: Vec<Target>,
+    hidden: Vec<bool>,
     longest: usize,
     first_row: usize,
     first_sequence: usize,
@@ -70,6 +71,7 @@ impl Piece {
                 ends: sequences.iter().map(|rows| rows.end - 1).collect(),
                 sequences,
                 targets: part.targets().to_vec(),
+                hidden: part.hidden().to_vec(),
                 longest: part.longest(),
                 first_row: batch.rows(range.start).start,
                 first_sequence: range.start,
@@ -88,7 +90,13 @@ impl Piece {
     }
 
     fn chunk(&self) -> Chunk<'_> {
-        Chunk { tokens: &self.tokens, sequences: &self.sequences, longest: self.longest, order: self.order }
+        Chunk {
+            tokens: &self.tokens,
+            sequences: &self.sequences,
+            hidden: &self.hidden,
+            longest: self.longest,
+            order: self.order,
+        }
     }
 
     /// Forward pass; outputs go to [`Piece::raw`]. Only with `keep` can the backward pass follow.

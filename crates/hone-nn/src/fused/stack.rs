@@ -96,6 +96,8 @@ pub struct Chunk<'a> {
     pub tokens: &'a [u32],
     /// Rows of each sequence.
     pub sequences: &'a [Range<usize>],
+    /// `[n]`: rows that later ones of their sequence do not see, or empty.
+    pub hidden: &'a [bool],
     /// Longest sequence.
     pub longest: usize,
     /// The chunk's number in its step: when its turn comes to add to the gradient.
@@ -249,7 +251,9 @@ impl Weights<'_> {
         for rows in chunk.sequences {
             let kept = &mut state.softmax[rows.start * config.heads..rows.end * config.heads];
             let qkv = &qkv[rows.start * stride..rows.end * stride];
-            attention::forward(shape, qkv, &mut attended[rows.start * query..rows.end * query], kept, scores);
+            let hidden = chunk.hidden.get(rows.clone()).unwrap_or_default();
+            let out = &mut attended[rows.start * query..rows.end * query];
+            attention::forward(shape, qkv, hidden, out, kept, scores);
         }
         linear(n, query, d, attended, self.at(places.out, d * query), x, true);
         if let Some(bias) = places.out_bias {
@@ -459,6 +463,7 @@ impl Weights<'_> {
             attention::backward(
                 shape,
                 &state.qkv[rows.start * stride..rows.end * stride],
+                chunk.hidden.get(rows.clone()).unwrap_or_default(),
                 &state.softmax[rows.start * config.heads..rows.end * config.heads],
                 &dattended[rows.start * query..rows.end * query],
                 &mut dqkv[rows.start * stride..rows.end * stride],

@@ -23,7 +23,8 @@ struct Rectangle {
     longest: usize,
     /// `[sequences × longest]`: row of the batch at each place; padding points at the sequence's last row.
     rows: Tensor,
-    /// `[longest, longest]` by window: 0 where a query (row) may look at a key (column), −∞ elsewhere.
+    /// `[longest, longest]` by window: 0 where a query (row) may look at a key (column), −∞ elsewhere;
+    /// `[sequences · heads, longest, longest]` where rows are hidden.
     masks: HashMap<Option<usize>, Tensor>,
 }
 
@@ -65,7 +66,12 @@ impl Ragged {
             let mut masks = HashMap::new();
             for &window in &config.windows {
                 if let std::collections::hash_map::Entry::Vacant(entry) = masks.entry(window) {
-                    entry.insert(mask(longest, window, device)?.to_dtype(dtype)?);
+                    let whole = mask(longest, window, device)?;
+                    let whole = match batch.hidden() {
+                        [] => whole,
+                        hidden => forget(batch, hidden, &sequences, &whole, config.heads)?,
+                    };
+                    entry.insert(whole.to_dtype(dtype)?);
                 }
             }
             rectangles.push(Rectangle {
@@ -152,6 +158,28 @@ fn mask(length: usize, window: Option<usize>, device: &Device) -> Result<Tensor>
         }
     }
     Ok(Tensor::from_vec(mask, (length, length), device)?)
+}
+
+/// A mask for each sequence and head, `[sequences · heads, longest, longest]`: the common one, and −∞ where a query would
+/// look back at a hidden row.
+fn forget(
+    batch: &Batch,
+    hidden: &[bool],
+    sequences: &[usize],
+    whole: &Tensor,
+    heads: usize,
+) -> Result<Tensor> {
+    let longest = whole.dim(0)?;
+    let common: Vec<f32> = whole.flatten_all()?.to_vec1()?;
+    let mut masks = Vec::with_capacity(sequences.len() * heads * common.len());
+    for &sequence in sequences {
+        let mut own = common.clone();
+        for (key, _) in hidden[batch.rows(sequence)].iter().enumerate().filter(|(_, hidden)| **hidden) {
+            (key + 1..longest).for_each(|query| own[query * longest + key] = f32::NEG_INFINITY);
+        }
+        (0..heads).for_each(|_| masks.extend_from_slice(&own));
+    }
+    Ok(Tensor::from_vec(masks, (sequences.len() * heads, longest, longest), whole.device())?)
 }
 
 /// Softmax over the last dimension, of operations that all have a backward pass.

@@ -83,6 +83,9 @@ fn any_batch(rng: &mut ChaCha8Rng, config: &ModelConfig) -> Batch {
         let mask: Vec<bool> = tokens.iter().map(|_| rng.random_bool(share)).collect();
         batch.push_masked(&tokens, &mask).unwrap();
     }
+    if rng.random_bool(0.3) {
+        (0..batch.tokens().len()).filter(|_| rng.random_bool(0.3)).for_each(|row| batch.hide(row));
+    }
     batch
 }
 
