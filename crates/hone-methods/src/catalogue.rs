@@ -6,7 +6,9 @@ use crate::{critique, evaluate, imitate, preference, refine, reinforce, steer};
 
 /// Every method: families in reading order, ids alphabetical within one.
 pub static METHODS: &[&Method] = &[
+    &imitate::chain_of_hindsight::CHAIN_OF_HINDSIGHT,
     &imitate::ilf::ILF,
+    &imitate::leti::LETI,
     &imitate::rejection_sampling::REJECTION_SAMPLING,
     &imitate::sft::SFT,
     &preference::c3po::C3PO,

@@ -71,6 +71,15 @@ pub trait Oracle: std::fmt::Debug + Send + Sync {
     fn mark(&self, _: &Record, _: &str) -> Result<Option<Vec<(usize, usize, f64)>>> {
         Ok(None)
     }
+
+    /// What trying an answer says, without what would be right: the interpreter's words on a program, the reason where
+    /// nothing is run. `None` for an answer that is right, or a record whose task it does not know.
+    ///
+    /// # Errors
+    /// As [`Oracle::check`].
+    fn said(&self, record: &Record, answer: &str) -> Result<Option<String>> {
+        Ok(self.explain(record, answer, Detail::Reason)?.filter(|words| words != ALL_RIGHT))
+    }
 }
 
 /// The verdict on an answer that is not right, in a word.
@@ -162,6 +171,23 @@ impl Oracle for Checks {
         Ok(Some(task.explain(answer, detail)?))
     }
 
+    fn said(&self, record: &Record, answer: &str) -> Result<Option<String>> {
+        if let Some(exercise) = exercise(record) {
+            let verdict = self.programs.exercise(exercise).run(answer)?.verdict;
+            return Ok((verdict != hone_worlds::sandbox::Verdict::Passed).then(|| verdict.text()));
+        }
+        let task = record.extra.get("task");
+        let number = |name: &str| task.and_then(|task| task.get(name)).and_then(Value::as_u64);
+        // The world's own reasons compare a program with the reference; the interpreter does not know one.
+        if task.and_then(|task| task.get("world")).and_then(Value::as_str) == Some("programs")
+            && let (Some(level), Some(seed)) =
+                (number("level").and_then(|n| u32::try_from(n).ok()), number("seed"))
+        {
+            return Ok(self.programs.function(level, seed)?.traceback(answer)?);
+        }
+        Ok(self.explain(record, answer, Detail::Reason)?.filter(|words| words != ALL_RIGHT))
+    }
+
     fn reference(&self, record: &Record) -> Result<Option<String>> {
         let reference = self.task(record)?.map(|task| task.reference());
         Ok(reference.filter(|text| !text.is_empty()))
@@ -210,6 +236,24 @@ mod tests {
         assert_eq!(says("1+1=3", Detail::Correction), wrong.words);
         assert_eq!(says(&task.reference(), Detail::Correction), ALL_RIGHT);
         assert_eq!(checks.reference(&record).unwrap(), Some(task.reference()));
+    }
+
+    #[test]
+    fn what_a_run_says_holds_no_answer() {
+        let checks = Checks::default();
+        let mbpp = record(json!({"test_list": ["assert add(1, 2) == 3"]}));
+        let said = checks.said(&mbpp, "def add(a, b):\n    return a + c\n").unwrap().unwrap();
+        assert!(said.ends_with("NameError: name 'c' is not defined"), "{said}");
+        assert!(said.contains("line 2"), "{said}");
+        assert_eq!(checks.said(&mbpp, "def add(a, b):\n    return a + b\n").unwrap(), None);
+        let task = hone_worlds::world("programs").unwrap().task(1, 3).unwrap();
+        let world = record(json!({"task": {"world": "programs", "level": 1, "seed": 3}}));
+        let said = checks.said(&world, "def f(x):\n    return y\n").unwrap().unwrap();
+        assert!(said.contains("NameError") && !said.contains(&task.reference()), "{said}");
+        let sums = record(json!({"task": {"world": "sums", "level": 2, "seed": 7}}));
+        let wrong = checks.said(&sums, "1+1=3").unwrap().unwrap();
+        assert!(!wrong.is_empty() && wrong != checks.check(&sums, "1+1=3").unwrap().unwrap().words);
+        assert_eq!(checks.said(&record(json!({})), "x").unwrap(), None);
     }
 
     #[test]

@@ -288,7 +288,7 @@ pub fn text(prompt: &Prompt) -> String {
     }
 }
 
-fn chat(prompt: &Prompt) -> Result<Vec<hone_lm::Message>> {
+pub(crate) fn chat(prompt: &Prompt) -> Result<Vec<hone_lm::Message>> {
     let messages: Vec<Message> = match prompt {
         Prompt::Text(text) => vec![Message::new("user", text.clone())],
         Prompt::Messages(messages) => messages.clone(),

@@ -175,7 +175,7 @@ impl Preview {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    fn put(&self, examples: Vec<Example>) {
+    pub(crate) fn put(&self, examples: Vec<Example>) {
         *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = examples;
     }
 }
