@@ -50,17 +50,19 @@ method! {
     /// (`claim_shaping_beats_probability`); on sums that the built-in model fails four times of four, the oracle's words
     /// mend more than the right result does, +0.103 ± 0.066 (`claim_words_mend_most`).
     ///
-    /// Eight do not. Against GRPO of as many samples +0.10 ± 0.17 (`claim_beats_grpo`), on prompts that the start answers
+    /// Six are undecided and two come out reversed. Undecided: against GRPO of as many samples
+    /// +0.10 ± 0.17 (`claim_beats_grpo`), on prompts that the start answers
     /// by chance alone more than on others by +0.12 ± 0.14 (`claim_gains_where_all_fail`): right on average, and undecided,
     /// since GRPO finds the two right words by chance in some seeds. Twelve passes instead of six give +0.11 ± 0.18 and
     /// +0.16 ± 0.39; a start that slips more often and four passes gave +0.05 ± 0.09 and, holding, +0.094 ± 0.089.
-    /// The right answer in the refinement's place teaches more, by 0.13 ± 0.09 (`claim_beats_a_demonstration`): it is
-    /// two words that are always right, where the critique mends one of them at a time. The bare ratio teaches more, by
+    /// Reversed: the right answer in the refinement's place teaches more, by 0.13 ± 0.09 (`claim_beats_a_demonstration`): it is
+    /// two words that are always right, where the critique mends one of them at a time; and the bare ratio teaches more, by
     /// 0.25 ± 0.14 (`claim_shaping_beats_ratio`): its slope does not fall with `p`, and nothing here is long enough to
     /// collapse. One refinement against four, +0.02 ± 0.22 (`claim_one_refinement_is_enough`), and their entropy, +0.02 ± 0.11
     /// (`claim_many_refinements_raise_entropy`), are undecided. Keeping wrong refinements costs 0.018 ± 0.035, so that five
-    /// points are just not excluded (`claim_wrong_refinements_cost_little`). The right result mends no more than a verdict,
-    /// -0.04 ± 0.08 (`claim_gold_mends_more_than_a_verdict`): the built-in model was never told a result alone.
+    /// points are just not excluded (`claim_wrong_refinements_cost_little`), undecided too. The right result mends no more than
+    /// a verdict, -0.04 ± 0.08 (`claim_gold_mends_more_than_a_verdict`), the sixth that is undecided: the built-in model was
+    /// never told a result alone.
     /// # Source
     /// Zhang et al., arXiv:2506.03106; code zhangxy-2019/critique-GRPO.
     pub static CRITIQUE_GRPO: Method = Method {
