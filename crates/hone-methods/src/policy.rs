@@ -27,6 +27,8 @@ pub struct Policy {
     pub template: Option<ChatTemplate>,
     /// Folder it was read from, whose tokenizer and licence go along when it is saved.
     pub folder: PathBuf,
+    /// Gives no language model: a dry run looks at what is there without sampling.
+    pub silent: bool,
 }
 
 /// A prompt and its response in tokens.
@@ -74,7 +76,7 @@ impl Policy {
         let mut model = folder::read(folder)?;
         model.threads = threads();
         tokenizer.check_fits(model.config().vocab_size)?;
-        Ok(Policy { model, tokenizer, template, folder: folder.to_path_buf() })
+        Ok(Policy { model, tokenizer, template, folder: folder.to_path_buf(), silent: false })
     }
 
     /// A second policy of the same weights; an adapter is copied too.
@@ -92,7 +94,7 @@ impl Policy {
     pub fn with_weights_of(&self, model: &Model) -> Result<Policy> {
         let model = copy_of(model)?;
         let (tokenizer, template) = (self.tokenizer.clone(), self.template.clone());
-        Ok(Policy { model, tokenizer, template, folder: self.folder.clone() })
+        Ok(Policy { model, tokenizer, template, folder: self.folder.clone(), silent: self.silent })
     }
 
     /// The same policy with a LoRA adapter to train instead of all weights.
@@ -145,8 +147,11 @@ impl Policy {
     /// Other weights with this policy's text side as a language model.
     ///
     /// # Errors
-    /// As [`Local::new`].
+    /// As [`Local::new`]; [`Error::Previewed`] of a silent policy.
     pub fn speaker_of(&self, model: &Model) -> Result<Local> {
+        if self.silent {
+            return Err(Error::Previewed);
+        }
         let (model, tokenizer, template) = (copy_of(model)?, self.tokenizer.clone(), self.template.clone());
         let name = self.folder.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy());
         let options = LocalOptions { threads: model.threads, ..LocalOptions::default() };

@@ -4,8 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::catalogue::METHODS;
 use crate::error::Result;
-use crate::method::Method;
+use crate::method::{Claim, Method};
 
 /// What came of one claim.
 #[derive(Debug, Clone, Serialize)]
@@ -90,27 +91,52 @@ pub(crate) fn t_975(freedom: usize) -> f64 {
     }
 }
 
-/// The table of findings as Markdown, failures included.
-pub fn table(findings: &[Finding], command: &str) -> String {
+/// The table of findings as Markdown, failures included. Rows of `old`, an earlier table, stay for claims that no finding
+/// is of, if the catalogue still makes them in the same words; rows stand in the catalogue's order.
+pub fn table(findings: &[Finding], old: &str, command: &str) -> String {
     let mut text = format!(
-        "# Claims\n\nWritten by `{command}`. Effect: the method's figure less the baseline's, mean over seeds with its \
-         95 % interval; a claim holds if the whole interval is above 0.\n\n\
-         | method | claim | measured | against | effect | seeds | |\n|---|---|---|---|---|---|---|\n"
+        "# Claims\n\nWritten by `{command}`; rows of methods not run then stand from earlier runs. Effect: the method's \
+         figure less the baseline's, mean over seeds with its 95 % interval; a claim holds if the whole interval is above \
+         0.\n\n| method | claim | measured | against | effect | seeds | |\n|---|---|---|---|---|---|---|\n"
     );
-    for finding in findings {
-        let (low, high) = (finding.mean - finding.half_width, finding.mean + finding.half_width);
-        text += &format!(
-            "| {} | {} | {} | {} | {:+.3} [{low:+.3}, {high:+.3}] | {} | {} |\n",
-            finding.method,
-            finding.says,
-            finding.metric,
-            finding.baseline,
-            finding.mean,
-            finding.effects.len(),
-            if finding.holds() { "holds" } else { "**does not hold**" },
-        );
+    for method in METHODS {
+        for claim in method.claims {
+            let is_of = |finding: &&Finding| finding.method == method.id && finding.claim == claim.name;
+            match findings.iter().find(is_of) {
+                Some(finding) => text += &(row(method, claim, finding) + "\n"),
+                None => old_row(method, claim, old).into_iter().for_each(|row| text += &format!("{row}\n")),
+            }
+        }
     }
     text
+}
+
+/// Whether `old`, an earlier table, lacks a claim of `method` as it is made now, or has it over fewer seeds.
+pub fn missing(method: &Method, old: &str, seeds: u64) -> bool {
+    let counted = |row: &str| {
+        let mut cells = row.trim_end_matches('|').trim_end().rsplit(" | ");
+        cells.nth(1).and_then(|cell| cell.trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    method.claims.iter().any(|claim| old_row(method, claim, old).is_none_or(|row| counted(row) < seeds))
+}
+
+/// What a row begins with: all that was said before it was measured.
+fn said(method: &Method, claim: &Claim) -> String {
+    let cell = |text: &str| text.replace('|', "\\|");
+    let [says, metric, baseline] = [claim.says, claim.metric, claim.baseline].map(cell);
+    format!("| {} | {says} | {metric} | {baseline} | ", method.id)
+}
+
+fn row(method: &Method, claim: &Claim, finding: &Finding) -> String {
+    let (low, high) = (finding.mean - finding.half_width, finding.mean + finding.half_width);
+    let verdict = if finding.holds() { "holds" } else { "**does not hold**" };
+    let (said, mean, seeds) = (said(method, claim), finding.mean, finding.effects.len());
+    format!("{said}{mean:+.3} [{low:+.3}, {high:+.3}] | {seeds} | {verdict} |")
+}
+
+fn old_row<'a>(method: &Method, claim: &Claim, old: &'a str) -> Option<&'a str> {
+    let said = said(method, claim);
+    old.lines().find(|line| line.starts_with(&said))
 }
 
 #[cfg(test)]
@@ -132,7 +158,35 @@ mod tests {
         // 1, 2, 3: mean 2, standard deviation 1, standard error 1/√3 = 0.57735, times 4.303.
         assert!((findings[0].half_width - 2.48434).abs() < 1e-4, "{:?}", findings[0]);
         assert!(!findings[0].holds());
-        assert!(table(&findings, "hone reproduce --all").contains("**does not hold**"));
         assert!(findings[0].to_string().contains("effect +2.0000 [-0.4843, +4.4843] over 3 seeds"));
+    }
+
+    #[test]
+    fn a_table_keeps_what_was_not_run_again() {
+        let (dpo, ipo) = (crate::find("dpo").unwrap(), crate::find("ipo").unwrap());
+        let found = |method: &'static Method, mean: f64| Finding {
+            method: method.id,
+            claim: method.claims[0].name,
+            says: method.claims[0].says,
+            metric: method.claims[0].metric,
+            baseline: method.claims[0].baseline,
+            effects: vec![mean - 1.0, mean + 1.0],
+            mean,
+            half_width: 1.0,
+        };
+        let first = table(&[found(ipo, 0.5), found(dpo, 3.0)], "", "hone reproduce dpo ipo --seeds 2");
+        let rows = |text: &str| text.lines().skip(6).map(str::to_string).collect::<Vec<_>>();
+        // The catalogue has DPO before IPO.
+        assert!(rows(&first)[0].ends_with("+3.000 [+2.000, +4.000] | 2 | holds |"), "{first}");
+        assert!(rows(&first)[1].ends_with("+0.500 [-0.500, +1.500] | 2 | **does not hold** |"), "{first}");
+        let second = table(&[found(ipo, 2.0)], &first, "hone reproduce ipo --seeds 2");
+        assert_eq!(rows(&second)[0], rows(&first)[0]);
+        assert!(rows(&second)[1].contains("+2.000 [+1.000, +3.000]"), "{second}");
+        assert!(!missing(dpo, &second, 2) && missing(dpo, &second, 3));
+        assert!(missing(crate::find("kto").unwrap(), &second, 2));
+        // A claim in other words is another claim.
+        let reworded = second.replace(dpo.claims[0].says, "Something else.");
+        assert!(missing(dpo, &reworded, 2));
+        assert_eq!(rows(&table(&[], &reworded, "")).len(), 1);
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use hone_methods::reproduce::{Finding, reproduce, table};
+use hone_methods::reproduce::{Finding, missing, reproduce, table};
 use hone_methods::{METHODS, Method, find};
 use serde_json::Value;
 
@@ -27,17 +27,30 @@ pub struct Args {
     /// The findings as JSON.
     #[arg(long)]
     json: bool,
-    /// File for the table of findings in Markdown, those that do not hold included.
+    /// File for the table of findings in Markdown, those that do not hold included; written after each method. Rows of
+    /// other methods that it has already stay.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Runs only methods of which the table lacks a claim, or has it over fewer seeds: what a stopped run left.
+    #[arg(long, requires = "out")]
+    only_missing: bool,
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let methods: Vec<&Method> = match args.all {
+    let old = match &args.out {
+        Some(path) if path.exists() => {
+            std::fs::read_to_string(path).with_context(|| path.display().to_string())?
+        }
+        _ => String::new(),
+    };
+    let mut methods: Vec<&Method> = match args.all {
         true => METHODS.to_vec(),
         false => args.methods.iter().map(|id| find(id)).collect::<hone_methods::Result<_>>()?,
     };
+    if args.only_missing {
+        methods.retain(|method| missing(method, &old, args.seeds));
+    }
     let mut findings: Vec<Finding> = vec![];
     let mut failed = vec![];
     for (index, method) in methods.iter().enumerate() {
@@ -49,6 +62,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
                     found.iter().for_each(|finding| println!("{finding}\n"));
                 }
                 findings.extend(found);
+                if let Some(path) = &args.out {
+                    std::fs::write(path, table(&findings, &old, &command(&args)))
+                        .with_context(|| path.display().to_string())?;
+                }
             }
             // What the others found is not thrown away for it.
             Err(error) => {
@@ -61,10 +78,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if args.json {
         let all: Vec<Value> = findings.iter().map(with_verdict).collect::<Result<_>>()?;
         println!("{}", serde_json::to_string_pretty(&all)?);
-    }
-    if let Some(path) = &args.out {
-        std::fs::write(path, table(&findings, &command(&args)))
-            .with_context(|| path.display().to_string())?;
     }
     let holding = findings.iter().filter(|finding| finding.holds()).count();
     eprintln!("{holding} of {} claims hold", findings.len());

@@ -15,7 +15,7 @@ use crate::data::Example;
 use crate::error::{Error, Result};
 use crate::method::{Job, Makes, Method, Needs};
 use crate::oracle::{Checks, Oracle};
-use crate::policy::{Sequence, lm_prompt, refusal};
+use crate::policy::{Policy, Sequence, lm_prompt, refusal};
 use crate::recipe::Published;
 use crate::train::{PART_TOKENS, Preview, Session, Training};
 
@@ -94,7 +94,8 @@ impl Run {
             let session = Session { preview: Some(preview.clone()), ..Session::default() };
             let oracle = Checks::default();
             let oracle: Option<&dyn Oracle> = records.iter().any(Checks::knows).then_some(&oracle as _);
-            let policy = self.policy.copy()?;
+            // A method that samples before its first step is shown by its prompts, below.
+            let policy = Policy { silent: true, ..self.policy.copy()? };
             match (method.run)(Job {
                 policy,
                 records: &records,

@@ -524,7 +524,8 @@ pub(super) fn answers(stage: &Stage) -> Result<(usize, usize)> {
     let mut whole = (find(&stage.method)?.defaults)()?;
     whole.extend(stage.settings.clone());
     let number = |key: &str| whole.get(key).and_then(toml::Value::as_integer).map(|n| n as usize);
-    let each = number("samples").or(number("group_size")).or(number("n")).unwrap_or(4);
+    let names = ["samples", "group_size", "n", "refinements", "per_round"];
+    let each = names.into_iter().find_map(number).unwrap_or(4);
     let limit = whole.get("draw").and_then(|draw| draw.get("max_tokens")).and_then(toml::Value::as_integer);
     Ok((each, limit.unwrap_or(256) as usize))
 }
