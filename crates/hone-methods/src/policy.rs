@@ -14,7 +14,7 @@ use hone_nn::params::{Layout, fill_normal};
 use hone_nn::train::seed::rng;
 use hone_nn::{Adapter, LoraConfig, Model, Params};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A model, its tokenizer, its chat template.
 #[derive(Debug)]
