@@ -272,18 +272,12 @@ fn start() -> Result<PathBuf> {
     fitted("start", &words, config, &shown, &training)
 }
 
-/// Makes a model folder called `name`: a random decoder over `words`, one token each, fitted to prompts and answers by
-/// imitation. `config` is given the size of the vocabulary.
+/// Makes a model folder called `name`: a random decoder over `words`, one token each. `config` is given the size of the
+/// vocabulary.
 ///
 /// # Errors
 /// [`Error::Io`]; those of the engine.
-pub fn fitted(
-    name: &str,
-    words: &[String],
-    config: impl Fn(usize) -> ModelConfig,
-    shown: &[(String, String)],
-    training: &Training,
-) -> Result<PathBuf> {
+pub fn unfitted(name: &str, words: &[String], config: impl Fn(usize) -> ModelConfig) -> Result<PathBuf> {
     let folder = temporary(name)?;
     let names: Vec<String> =
         ["<unk>", "</s>"].into_iter().map(String::from).chain(words.iter().cloned()).collect();
@@ -309,6 +303,21 @@ pub fn fitted(
     folder::write(model.config(), &model.params, &folder, &SaveOptions::default())?;
     write("tokenizer.json", tokenizer)?;
     write("tokenizer_config.json", json!({"eos_token": "</s>", "unk_token": "<unk>"}))?;
+    Ok(folder)
+}
+
+/// [`unfitted`], then fitted to prompts and answers by imitation.
+///
+/// # Errors
+/// As [`unfitted`].
+pub fn fitted(
+    name: &str,
+    words: &[String],
+    config: impl Fn(usize) -> ModelConfig,
+    shown: &[(String, String)],
+    training: &Training,
+) -> Result<PathBuf> {
+    let folder = unfitted(name, words, config)?;
     let policy = Policy::from_folder(&folder)?;
     let records: Vec<Record> = shown
         .iter()

@@ -14,6 +14,7 @@ pub mod imitate;
 pub mod improve;
 pub mod method;
 pub mod oracle;
+pub mod order;
 pub mod policy;
 pub mod preference;
 pub mod pretrain;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use hone_methods::order::TokenOrder;
 use hone_methods::pretrain::mix::Mix;
 use hone_methods::pretrain::{Length, Settings, Size, run as train};
 
@@ -26,6 +27,12 @@ pub struct Args {
     /// Size of the model: 0.1m, 0.7m, 2m or 3m parameters.
     #[arg(long, default_value = "2m")]
     size: String,
+    /// Learn to read answers from their end and to write the questions: the twin that `trlm` scores with.
+    #[arg(long, conflicts_with = "both_orders")]
+    reversed: bool,
+    /// Learn half of the conversations that way and half as usual.
+    #[arg(long)]
+    both_orders: bool,
     /// Optimiser steps.
     #[arg(long, conflicts_with_all = ["tokens", "minutes"])]
     steps: Option<u64>,
@@ -83,6 +90,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let settings = Settings {
         seed: args.seed,
         init: args.init.clone(),
+        order: match (args.reversed, args.both_orders) {
+            (true, _) => TokenOrder::Reversed,
+            (_, true) => TokenOrder::Both,
+            _ => usual.order,
+        },
         size: Size::named(&args.size)?,
         length,
         until: args.until,

@@ -30,6 +30,7 @@ use hone_worlds::roles::Role;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::order::{self, TokenOrder};
 use mix::{Mix, role_name, wrong};
 use stream::{Conversation, Stream};
 
@@ -102,6 +103,9 @@ pub struct Settings {
     pub seed: u64,
     /// Model folder to go on from, with its size and tokenizer; without, the run begins with fresh weights.
     pub init: Option<PathBuf>,
+    /// Order of tokens: reversed, the model reads an answer from its end and then writes the question. The reading is
+    /// learnt up to `shown_from`, as pretraining; from then on the question alone.
+    pub order: TokenOrder,
     /// Size of the model.
     pub size: Size,
     /// Most tokens of the vocabulary, at least 260.
@@ -144,6 +148,7 @@ impl Default for Settings {
         Settings {
             seed: 0,
             init: None,
+            order: TokenOrder::Forward,
             size: Size { width: 192, layers: 5, heads: 6, kv_heads: 2, feed_forward: 512 },
             vocabulary: 1024,
             length: Length::Steps(3300),
@@ -344,6 +349,9 @@ fn trainer(settings: &Settings, steps: u64, encoder: &Encoder, words: &Path) -> 
         Some(folder) => folder::read(folder)?,
         None => Model::random(config, settings.seed),
     };
+    if settings.order != TokenOrder::Forward {
+        model = settings.order.mark(&model)?;
+    }
     model.threads = settings.threads;
     let mut trainer = Trainer::new(
         model,
@@ -418,6 +426,26 @@ impl Encoder {
         weights.resize(ids.len(), weight);
         Ok(Encoded { ids, weights, role: talk.role })
     }
+
+    /// The same conversation from its end: the answer, read at weight `read`, then the question at weight 1. The
+    /// assistant's opening stands between them and is given.
+    fn encode_reversed(&self, talk: &Conversation, read: f32) -> Result<Encoded> {
+        let mut ids = self.encode(talk, 0.0, 1.0)?.ids;
+        let opening = ids.iter().position(|id| *id == self.assistant).unwrap_or(0);
+        let last = ids.len() - 1;
+        let weight = |at: usize| match at {
+            at if at < opening || at == last => 1.0,
+            at if at > opening => read,
+            _ => 0.0,
+        };
+        let mut weights: Vec<f32> = (0..ids.len()).map(weight).collect();
+        let inner = order::inner(&ids, None, &[self.end]);
+        ids[inner.clone()].reverse();
+        weights[inner].reverse();
+        // Nothing stands before the first token to tell it from.
+        weights[0] = 0.0;
+        Ok(Encoded { ids, weights, role: talk.role })
+    }
 }
 
 /// Tokens of one conversation.
@@ -463,7 +491,10 @@ fn prepare(
             true => settings.mix.worlds[talk.world].emphasis,
             false => 1.0,
         };
-        let item = encoder.encode(&talk, shown, emphasis)?;
+        let item = match settings.order.turns(next) {
+            true => encoder.encode_reversed(&talk, if late(settings.shown_from) { 0.0 } else { 1.0 })?,
+            false => encoder.encode(&talk, shown, emphasis)?,
+        };
         next += 1;
         // Nothing the worlds make is as long as the context; were it, the model could not read it.
         if item.ids.len() <= CONTEXT {

@@ -182,3 +182,29 @@ fn the_shipped_model_is_the_one_that_was_measured() {
     }
     assert_eq!(seen, 16);
 }
+
+#[test]
+fn a_reversed_run_reads_answers_from_their_end_and_writes_questions() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings { order: TokenOrder::Reversed, length: Length::Steps(3), ..short() };
+    let outcome = run(&settings, folder.path(), false, &mut |_| {}).unwrap();
+    let model = folder::read(&outcome.model).unwrap();
+    assert_eq!(TokenOrder::of(model.config()), TokenOrder::Reversed);
+    let encoder = Encoder::new(&outcome.model, 1.0).unwrap();
+    let stream = Stream::new(settings.seed, settings.mix.clone()).unwrap();
+    let talk = stream.conversation(0).unwrap();
+    let (forward, turned) =
+        (encoder.encode(&talk, 0.0, 1.0).unwrap(), encoder.encode_reversed(&talk, 0.0).unwrap());
+    // [user] Q [assistant] A [end] becomes A' [assistant] Q' [user] [end].
+    let mut ids = forward.ids.clone();
+    ids.pop();
+    ids.reverse();
+    ids.push(encoder.end);
+    assert_eq!(turned.ids, ids);
+    let opening = ids.iter().position(|id| *id == encoder.assistant).unwrap();
+    let learnt: Vec<usize> = (0..ids.len()).filter(|&at| turned.weights[at] > 0.0).collect();
+    assert_eq!(learnt, (opening + 1..ids.len()).collect::<Vec<_>>());
+    // While it learns to read, all is learnt but the first token and the opening.
+    let reading = encoder.encode_reversed(&talk, 1.0).unwrap().weights;
+    assert_eq!(reading.iter().filter(|weight| **weight > 0.0).count(), ids.len() - 2);
+}
