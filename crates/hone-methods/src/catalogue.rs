@@ -36,6 +36,7 @@ pub static METHODS: &[&Method] = &[
     &refine::iad::IAD,
     &refine::majority_vote::MAJORITY_VOTE,
     &refine::self_refine::SELF_REFINE,
+    &refine::trlm::TRLM,
     &critique::deep_critic::DEEP_CRITIC,
     &steer::lines::LINES,
     &evaluate::mint::MINT,

@@ -6,6 +6,7 @@ pub mod majority_vote;
 pub mod over;
 pub mod self_refine;
 pub mod trace;
+pub mod trlm;
 
 use hone_feedback::Record;
 use hone_lm::model::{Prompt, Sample, Sampling};
