@@ -46,9 +46,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Scores a corpus from pairs of a candidate and its references.
+type CorpusScore = fn(&[(&str, &[&str])]) -> f64;
+
 fn compute(job: &Job) -> Result<Vec<f64>, Box<dyn Error>> {
     let each = |score: fn(&str, &str) -> f64| job.pairs.iter().map(|(c, r)| score(c, r)).collect();
-    let corpus = |score: fn(&[(&str, &[&str])]) -> f64| {
+    let corpus = |score: CorpusScore| {
         let references: Vec<[&str; 1]> = job.pairs.iter().map(|(_, r)| [r.as_str()]).collect();
         let pairs: Vec<(&str, &[&str])> =
             job.pairs.iter().zip(&references).map(|((c, _), r)| (c.as_str(), r.as_slice())).collect();

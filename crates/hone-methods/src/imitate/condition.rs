@@ -164,7 +164,7 @@ pub fn with_tokens(policy: Policy, tokens: &[&str], special: bool, seed: u64) ->
         // Spare rows of a padded vocabulary are taken first.
         false => policy.model,
     };
-    Ok(Policy { model, tokenizer, template: policy.template, folder })
+    Ok(Policy { model, tokenizer, template: policy.template, folder, silent: policy.silent })
 }
 
 /// A model with a longer vocabulary.

@@ -183,9 +183,12 @@ fn drawn(own: &Twins, seed: u64, n: usize) -> Result<Vec<Vec<String>>> {
     Ok(samples.into_iter().map(|of| of.into_iter().map(|sample| sample.text).collect()).collect())
 }
 
+/// The entity and relation that a question asks for, and an answer.
+type Pick = ((usize, usize), String);
+
 /// Shares of right and of generic answers among picks.
-fn shares(own: &Twins, picked: &[((usize, usize), String)]) -> (f64, f64) {
-    let of = |held: &dyn Fn(&((usize, usize), String)) -> bool| {
+fn shares(own: &Twins, picked: &[Pick]) -> (f64, f64) {
+    let of = |held: &dyn Fn(&Pick) -> bool| {
         picked.iter().filter(|pick| held(pick)).count() as f64 / picked.len() as f64
     };
     (of(&|((e, r), text)| own.world.right(*e, *r, text)), of(&|(_, text)| text.trim() == GENERIC))
