@@ -41,7 +41,7 @@ method! {
     /// ones. The judge of AlpacaEval gives way to known right answers. An answer too long for the context loses its end.
     /// # Claim
     /// Twins of 50 thousand weights on questions about a small knowledge base with right, wrong and generic answers,
-    /// passages with headlines, and instructions, seeds 1 to 3. Both orders read the same text equally well
+    /// passages with headlines, and instructions, seeds 1 to 5. Both orders read the same text equally well
     /// (`claim_twins_read_alike`). Of 4 and 16 samples, `ba` picks right answers more often than `fo` (`claim_ba_over_fo`),
     /// which does more often than the policy's own likelihood (`claim_fo_over_own`); more often than one sample
     /// (`claim_ba_over_one`), and so does a model of both orders (`claim_both_orders_over_own`). Generic answers are
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn claim_fo_over_own() {
-        assert_holds(effect("claim_fo_over_own"), 3);
+        assert_holds(effect("claim_fo_over_own"), 5);
     }
 
     #[test]
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn claim_fewer_generic() {
-        assert_holds(effect("claim_fewer_generic"), 3);
+        assert_holds(effect("claim_fewer_generic"), 5);
     }
 
     #[test]
