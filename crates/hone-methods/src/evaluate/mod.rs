@@ -120,15 +120,51 @@ pub fn rows(path: &Path) -> Result<Vec<Value>> {
         .collect()
 }
 
-/// The generation of a model that is written down here, not sampled: drawn solvers and critics of the claims.
-pub(crate) fn generation(sample: hone_lm::Sample) -> hone_lm::Generation {
-    hone_lm::Generation {
-        samples: vec![sample],
-        usage: hone_lm::model::Usage::default(),
-        cost: None,
-        timings: hone_lm::model::Timings::default(),
-        model: String::new(),
-        attempts: 1,
-        raw: None,
-    }
+/// Makes a language model of a type with `can`, its capabilities, and `reply`, which writes the one sample of a request:
+/// drawn solvers, critics and annotators of the claims.
+macro_rules! drawn_model {
+    ($model:ty) => {
+        impl hone_lm::LanguageModel for $model {
+            fn capabilities(&self) -> &hone_lm::Capabilities {
+                &self.can
+            }
+
+            fn generate(
+                &self,
+                requests: &[hone_lm::GenerateRequest],
+                _: &mut dyn FnMut(hone_lm::model::Event),
+            ) -> hone_lm::Result<Vec<hone_lm::Result<hone_lm::Generation>>> {
+                let answer = |request: &hone_lm::GenerateRequest| {
+                    let sample = hone_lm::Sample {
+                        text: self.reply(request),
+                        message: None,
+                        tokens: None,
+                        finish: hone_lm::model::FinishReason::Stop,
+                    };
+                    Ok(hone_lm::Generation {
+                        samples: vec![sample],
+                        usage: hone_lm::model::Usage::default(),
+                        cost: None,
+                        timings: hone_lm::model::Timings::default(),
+                        model: String::new(),
+                        attempts: 1,
+                        raw: None,
+                    })
+                };
+                Ok(requests.iter().map(answer).collect())
+            }
+
+            fn score(
+                &self,
+                _: &[hone_lm::ScoreRequest],
+            ) -> hone_lm::Result<Vec<hone_lm::Result<hone_lm::Scored>>> {
+                Ok(vec![])
+            }
+
+            fn embed(&self, _: &[String]) -> hone_lm::Result<Vec<Vec<f32>>> {
+                Ok(vec![])
+            }
+        }
+    };
 }
+use drawn_model;

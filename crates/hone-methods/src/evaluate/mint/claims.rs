@@ -1,7 +1,7 @@
 //! The claims: solvers that draw numbers and programs at random in the full protocol, and the built-in model on sums.
 
-use hone_lm::model::{Event, FinishReason, Prompt};
-use hone_lm::{Capabilities, GenerateRequest, Generation, LanguageModel, Sample, ScoreRequest, Scored};
+use hone_lm::model::Prompt;
+use hone_lm::{Capabilities, GenerateRequest};
 use hone_nn::train::seed::rng;
 use rand::Rng;
 
@@ -143,32 +143,7 @@ impl Drawn {
     }
 }
 
-impl LanguageModel for Drawn {
-    fn capabilities(&self) -> &Capabilities {
-        &self.can
-    }
-
-    fn generate(
-        &self,
-        requests: &[GenerateRequest],
-        _: &mut dyn FnMut(Event),
-    ) -> hone_lm::Result<Vec<hone_lm::Result<Generation>>> {
-        let answer = |request: &GenerateRequest| {
-            let sample =
-                Sample { text: self.reply(request), message: None, tokens: None, finish: FinishReason::Stop };
-            Ok(crate::evaluate::generation(sample))
-        };
-        Ok(requests.iter().map(answer).collect())
-    }
-
-    fn score(&self, _: &[ScoreRequest]) -> hone_lm::Result<Vec<hone_lm::Result<Scored>>> {
-        Ok(vec![])
-    }
-
-    fn embed(&self, _: &[String]) -> hone_lm::Result<Vec<Vec<f32>>> {
-        Ok(vec![])
-    }
-}
+crate::evaluate::drawn_model!(Drawn);
 
 fn products(seed: u64, tasks: usize) -> Vec<Instance> {
     let mut rng = rng(seed, "products");

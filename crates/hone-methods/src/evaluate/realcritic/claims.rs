@@ -1,9 +1,7 @@
 //! The claims: critics of known skill on products, and the built-in model on sums.
 
-use hone_lm::model::{Event, FinishReason, Prompt};
-use hone_lm::{
-    Capabilities, GenerateRequest, Generation, LanguageModel, Message, Sample, ScoreRequest, Scored,
-};
+use hone_lm::model::Prompt;
+use hone_lm::{Capabilities, GenerateRequest, Message};
 use hone_nn::train::seed::rng;
 use rand::Rng;
 
@@ -110,36 +108,7 @@ impl Skilled {
     }
 }
 
-impl LanguageModel for Skilled {
-    fn capabilities(&self) -> &Capabilities {
-        &self.can
-    }
-
-    fn generate(
-        &self,
-        requests: &[GenerateRequest],
-        _: &mut dyn FnMut(Event),
-    ) -> hone_lm::Result<Vec<hone_lm::Result<Generation>>> {
-        let answer = |request: &GenerateRequest| {
-            let text = self.reply(request);
-            Ok(crate::evaluate::generation(Sample {
-                text,
-                message: None,
-                tokens: None,
-                finish: FinishReason::Stop,
-            }))
-        };
-        Ok(requests.iter().map(answer).collect())
-    }
-
-    fn score(&self, _: &[ScoreRequest]) -> hone_lm::Result<Vec<hone_lm::Result<Scored>>> {
-        Ok(vec![])
-    }
-
-    fn embed(&self, _: &[String]) -> hone_lm::Result<Vec<Vec<f32>>> {
-        Ok(vec![])
-    }
-}
+crate::evaluate::drawn_model!(Skilled);
 
 fn products(count: usize, seed: u64) -> Vec<Item> {
     let mut rng = rng(seed, "products");

@@ -1,7 +1,7 @@
 //! The claims: an annotator of two criteria, whose weights depend on what it is asked.
 
-use hone_lm::model::{Event, FinishReason, Prompt};
-use hone_lm::{Capabilities, GenerateRequest, Generation, LanguageModel, Sample, ScoreRequest, Scored};
+use hone_lm::model::Prompt;
+use hone_lm::{Capabilities, GenerateRequest};
 use hone_nn::train::seed::rng;
 use rand::Rng;
 
@@ -80,36 +80,7 @@ impl TwoCriteria {
     }
 }
 
-impl LanguageModel for TwoCriteria {
-    fn capabilities(&self) -> &Capabilities {
-        &self.can
-    }
-
-    fn generate(
-        &self,
-        requests: &[GenerateRequest],
-        _: &mut dyn FnMut(Event),
-    ) -> hone_lm::Result<Vec<hone_lm::Result<Generation>>> {
-        let answer = |request: &GenerateRequest| {
-            let text = self.reply(request);
-            Ok(crate::evaluate::generation(Sample {
-                text,
-                message: None,
-                tokens: None,
-                finish: FinishReason::Stop,
-            }))
-        };
-        Ok(requests.iter().map(answer).collect())
-    }
-
-    fn score(&self, _: &[ScoreRequest]) -> hone_lm::Result<Vec<hone_lm::Result<Scored>>> {
-        Ok(vec![])
-    }
-
-    fn embed(&self, _: &[String]) -> hone_lm::Result<Vec<Vec<f32>>> {
-        Ok(vec![])
-    }
-}
+crate::evaluate::drawn_model!(TwoCriteria);
 
 fn annotated(bias: f64, seed: u64) -> Result<Measures> {
     let mut rng = rng(seed, "responses");
