@@ -21,8 +21,8 @@ use crate::tokenizer::Tokenizer;
 /// How often cancelled requests are looked for while the engine says nothing.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Tokens of texts that are embedded at once: their hidden states are all held.
-const EMBED_TOKENS: usize = 1 << 14;
+/// Tokens of texts that are scored or embedded at once: what the model makes of each is held until the last.
+const PART_TOKENS: usize = 1 << 14;
 
 /// Settings of the built-in engine.
 #[derive(Debug, Clone)]
@@ -360,12 +360,11 @@ impl LanguageModel for Local {
         for (ids, start) in prepared.iter().flatten() {
             batch.push(ids, *start..ids.len());
         }
-        let logps: Vec<f32> = if batch.is_empty() {
-            Vec::new()
-        } else {
-            let outputs = self.model.evaluate(&batch, &Want::default()).map_err(engine_error)?;
-            outputs.logps.to_vec1().map_err(engine_error)?
-        };
+        let mut logps: Vec<f32> = Vec::new();
+        for part in batch.split(PART_TOKENS) {
+            let outputs = self.model.evaluate(&batch.slice(part), &Want::default()).map_err(engine_error)?;
+            logps.extend(outputs.logps.to_vec1::<f32>().map_err(engine_error)?);
+        }
         let mut logps = logps.into_iter();
         let scored = prepared.into_iter().map(|prepared| {
             let (ids, start) = prepared?;
@@ -392,7 +391,7 @@ impl LanguageModel for Local {
         }
         let want = Want { hidden: vec![config.layers], ..Want::default() };
         let mut vectors = Vec::with_capacity(texts.len());
-        for part in batch.split(EMBED_TOKENS) {
+        for part in batch.split(PART_TOKENS) {
             let part = batch.slice(part);
             let outputs = self.model.evaluate(&part, &want).map_err(engine_error)?;
             let hidden = outputs.hidden.first().ok_or_else(|| Error::Engine("no hidden states".into()))?;

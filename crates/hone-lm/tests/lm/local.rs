@@ -94,6 +94,24 @@ fn what_was_sampled_scores_the_same() {
 }
 
 #[test]
+fn many_texts_score_as_each_does_alone() {
+    let (_folder, model) = local();
+    // 80 texts of 206 to 245 tokens: more than the 16,384 that are scored at once.
+    let request = |i: u32| ScoreRequest {
+        prompt: Prompt::Tokens((0..200 + i % 40).map(|at| 5 + (at * 7 + i) % 400).collect()),
+        continuation: Continuation::Tokens((0..6).map(|at| 9 + (at * 31 + i) % 400).collect()),
+    };
+    let requests: Vec<ScoreRequest> = (0..80).map(request).collect();
+    let logp = |scored: hone_lm::Result<hone_lm::Scored>| scored.unwrap().logp;
+    let together: Vec<f64> = model.score(&requests).unwrap().into_iter().map(logp).collect();
+    for at in [0, 39, 72, 73, 74, 79] {
+        let alone = logp(model.score(&requests[at..=at]).unwrap().remove(0));
+        assert!((together[at] - alone).abs() < 1e-4, "{at}: {} {alone}", together[at]);
+    }
+    assert!(together.windows(2).all(|two| two[0] != two[1]));
+}
+
+#[test]
 fn the_same_seed_gives_the_same_text_in_any_company() {
     let (_folder, model) = local();
     let alone = quiet(&model, &[ask("a", 1)]).remove(0);

@@ -9,6 +9,7 @@ pub mod measure;
 pub mod plan;
 pub mod read;
 pub mod recipe;
+mod rivals;
 mod tell;
 
 use std::path::{Path, PathBuf};
@@ -36,12 +37,16 @@ use crate::train::{Inspect, Session};
 use measure::{Extent, Probe, Readings};
 use plan::{Plan, Stage, Terms};
 use read::{Log, Reading};
+use rivals::Against;
 
 /// Share of the budget that one measurement may take.
 const MEASURING_SHARE: f64 = 0.12;
 
 /// Answers to each prompt whose answers can be checked.
 const ANSWERS: usize = 4;
+
+/// Validation prompts that are answered at most.
+const VALIDATION_PROMPTS: usize = 60;
 
 /// Seconds that stand for the budget of a run without one, where something has to be sized by it.
 const UNLIMITED: f64 = 600.0;
@@ -144,6 +149,34 @@ struct Done {
     seconds: f64,
     measures: Vec<Measure>,
     losses: Vec<(String, u64)>,
+    /// What it gained over its start on validation prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gain: Option<f64>,
+    /// What a rival had to beat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    against: Option<Against>,
+}
+
+/// Where a plain step began, and the best of it and its rivals so far.
+struct Race {
+    start: Policy,
+    /// What the start makes of the validation prompts, once it is known.
+    readings: Option<Readings>,
+    best: Against,
+}
+
+impl Race {
+    /// Where a step begins: in a race where the plain step began, else at the newest policy.
+    fn start_of<'a>(race: Option<&'a Race>, newest: &'a Policy) -> &'a Policy {
+        race.map_or(newest, |race| &race.start)
+    }
+
+    /// A step has ended: the plain one sets the mark, a rival that is kept raises it.
+    fn note(&mut self, stage: &Stage, done: &Done) {
+        if stage.rival_of.is_none() || done.kept {
+            self.best = Against { method: stage.method.clone(), gain: done.gain };
+        }
+    }
 }
 
 impl Done {
@@ -247,8 +280,21 @@ impl Run {
         };
         let mut policy = self.policy.copy()?;
         let mut before: Option<Readings> = None;
+        let mut race: Option<Race> = None;
         let mut ended: Vec<Done> = vec![];
         for (index, stage) in self.plan.stages.iter().enumerate() {
+            if stage.rival_of.is_none() {
+                let contested = self.plan.stages.get(index + 1).is_some_and(|next| next.rival_of.is_some());
+                race = match contested {
+                    true => Some(Race {
+                        start: policy.copy()?,
+                        readings: None,
+                        best: Against { method: stage.method.clone(), gain: None },
+                    }),
+                    false => None,
+                };
+            }
+            let rival = stage.rival_of.is_some();
             let folder = self.stage_folder(index, stage);
             let done_path = folder.join("done.json");
             if resume && done_path.exists() {
@@ -257,13 +303,17 @@ impl Run {
                     policy = self.reload(&folder.join("model"))?;
                     before = None;
                 }
+                if let Some(race) = &mut race {
+                    race.note(stage, &done);
+                }
                 ended.push(done);
                 continue;
             }
             let began = Instant::now();
             self.say(&format!("step {} of {}: {}", index + 1, self.plan.stages.len(), stage.method));
             let mut done = Done { kept: true, ..Done::default() };
-            let product = match self.train(index, stage, &policy, oracle, &mut done) {
+            let from = Race::start_of(race.as_ref().filter(|_| rival), &policy);
+            let product = match self.train(index, stage, from, oracle, &mut done) {
                 Ok(product) => product,
                 // What the log lacks for one step, or a loss that ran away, is no reason to lose the others.
                 Err(error @ (Error::Data { .. } | Error::Engine(hone_nn::Error::NotFinite { .. }))) => {
@@ -278,27 +328,45 @@ impl Run {
             };
             match product {
                 Product::Policy(next) => {
-                    let old = match before.take() {
-                        Some(readings) => readings,
-                        None => validation.read(&policy, oracle)?,
+                    let known = match race.as_mut().filter(|_| rival) {
+                        Some(race) => race.readings.take(),
+                        None => before.take(),
                     };
+                    let from = Race::start_of(race.as_ref().filter(|_| rival), &policy);
+                    let old = known.map_or_else(|| validation.read(from, oracle), Ok)?;
                     let new = validation.read(&next, oracle)?;
-                    let shape = match find(&stage.method)?.needs {
+                    // A rival is measured by what decides about the step that it stands against.
+                    let shape = match find(stage.rival_of.as_ref().unwrap_or(&stage.method))?.needs {
                         Needs::Shape(shape) => Some(shape),
                         _ => None,
                     };
                     let gain = validation.gain(&old, &new, shape);
-                    done.kept = self.settings.keep || gain.is_none_or(|gain| gain >= 0.0);
-                    done.ended = match (gain, done.kept) {
-                        (None, _) => "kept; nothing to decide by".into(),
-                        (Some(gain), true) => format!("kept: {gain:+.4} on validation prompts"),
-                        (Some(gain), false) => format!("rolled back: {gain:+.4} on validation prompts"),
-                    };
+                    done.gain = gain;
+                    if let Some(race) = &mut race {
+                        race.readings = Some(old.clone());
+                    }
+                    match race.as_ref().filter(|_| rival) {
+                        Some(race) => {
+                            done.kept = rivals::wins(gain, &race.best);
+                            done.ended = rivals::ended(gain, &race.best);
+                            done.against = Some(race.best.clone());
+                        }
+                        None => {
+                            done.kept = self.settings.keep || gain.is_none_or(|gain| gain >= 0.0);
+                            done.ended = match (gain, done.kept) {
+                                (None, _) => "kept; nothing to decide by".into(),
+                                (Some(gain), true) => format!("kept: {gain:+.4} on validation prompts"),
+                                (Some(gain), false) => {
+                                    format!("rolled back: {gain:+.4} on validation prompts")
+                                }
+                            };
+                        }
+                    }
                     if done.kept {
                         save(&next, &folder.join("model"), DType::F32)?;
                         policy = next;
                         before = Some(new);
-                    } else {
+                    } else if !rival {
                         before = Some(old);
                     }
                 }
@@ -324,7 +392,12 @@ impl Run {
                     write_json(&folder.join("figures.json"), &measures)?;
                 }
             }
-            if let Some(steps) = tell::steps_taken(&folder)?.filter(|steps| *steps < stage.steps) {
+            if let Some(race) = &mut race {
+                race.note(stage, &done);
+            }
+            // Fewer steps than planned may also be what the method makes of its examples.
+            let late = self.settings.budget.is_some() && began.elapsed() >= allowed(stage);
+            if let Some(steps) = tell::steps_taken(&folder)?.filter(|steps| late && *steps < stage.steps) {
                 done.ended =
                     format!("{}; stopped by the budget after {steps} of {} steps", done.ended, stage.steps);
             }
@@ -378,9 +451,7 @@ impl Run {
         let method = find(&stage.method)?;
         let records = self.records(index, stage)?;
         let (listener, name) = (self.listener.clone(), stage.method.clone());
-        // Twice the time planned: the plan's speed was measured on few texts.
-        let allowed = Duration::from_secs_f64((stage.seconds * 2.0).max(5.0));
-        let deadline = self.settings.budget.map(|_| Instant::now() + allowed);
+        let deadline = self.settings.budget.map(|_| Instant::now() + allowed(stage));
         let session = Session {
             folder: Some(self.stage_folder(index, stage)),
             resume: self.resume,
@@ -433,10 +504,10 @@ impl Run {
         let length = self.plan.length.max(1.0);
         // An example is measured in up to four texts (a pair, an answer to imitate, a label).
         let examples = ((tokens / 2.0 / (4.0 * length)) as usize).clamp(30, 400);
-        // Writing a token costs about four times as much as reading one, and an answer is no longer than a text.
-        let written = 4.0 * length.min(measure::ANSWER_TOKENS as f64) * ANSWERS as f64;
-        let prompts =
-            ((tokens / 2.0 / (length + written)) as usize).clamp(20, if validation { 60 } else { 150 });
+        // An answer is no longer than a text.
+        let written = plan::WRITE_COST * length.min(measure::ANSWER_TOKENS as f64) * ANSWERS as f64;
+        let prompts = ((tokens / 2.0 / (length + written)) as usize)
+            .clamp(20, if validation { VALIDATION_PROMPTS } else { 150 });
         Extent {
             examples: if validation { examples / 2 } else { examples },
             prompts,
@@ -481,6 +552,11 @@ impl Run {
     fn note(&self, line: &str) {
         (self.listener)(&Event::Note(line.into()));
     }
+}
+
+/// Twice the time planned: the plan's speed was measured on few texts.
+fn allowed(stage: &Stage) -> Duration {
+    Duration::from_secs_f64((stage.seconds * 2.0).max(5.0))
 }
 
 const PLAN: &str = "plan.json";

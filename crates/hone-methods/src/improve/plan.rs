@@ -8,6 +8,7 @@ use hone_nn::Want;
 use serde::{Deserialize, Serialize};
 
 use super::read::Log;
+use super::rivals::{RIVALS, beside};
 use crate::catalogue::{METHODS, find};
 use crate::data::Examples;
 use crate::error::{Error, Result};
@@ -22,10 +23,13 @@ use crate::train::{Training, seq_logps};
 const TRAINING_SHARE: f64 = 0.55;
 
 /// How many times as long a training step takes as scoring the same tokens: forward, backward, optimiser.
-const STEP_COST: f64 = 3.5;
+pub(super) const STEP_COST: f64 = 3.5;
+
+/// How many times as long writing a token takes as reading one.
+pub(super) const WRITE_COST: f64 = 4.0;
 
 /// Fewer examples than this teach nothing that could be told from chance.
-const LEAST: usize = 16;
+pub(super) const LEAST: usize = 16;
 
 /// Models up to this size take their rates from the recipes, which were found on the built-in model; larger ones take
 /// the published ones.
@@ -51,6 +55,9 @@ pub struct Stage {
     pub seconds: f64,
     /// Whether it changes the policy; else it makes a reward model.
     pub policy: bool,
+    /// Id of the plain method before it whose place it takes if it gains more from the same start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rival_of: Option<String>,
 }
 
 /// What will be done.
@@ -90,15 +97,18 @@ impl Plan {
         let (speed, length) = speed(log, policy)?;
         let mut plan = Plan { stages: vec![], left: vec![], speed, length };
         let set = assignments(terms.set)?;
-        let wanted: Vec<(&'static Method, String)> = match terms.methods {
+        let wanted: Vec<Wanted> = match terms.methods {
             [] => chosen(log, &mut plan.left),
             ids => ids
                 .iter()
-                .map(|id| Ok((find(id)?, "asked for by name".to_string())))
+                .map(|id| Ok(Wanted { method: find(id)?, why: "asked for by name".into(), rival_of: None }))
                 .collect::<Result<_>>()?,
         };
-        for (method, why) in wanted {
-            let stage = stage(log, policy, method, why, terms, &set)?;
+        for Wanted { method, why, rival_of } in wanted {
+            let stage = Stage {
+                rival_of: rival_of.map(str::to_string),
+                ..stage(log, policy, method, why, terms, &set)?
+            };
             if stage.examples == 0 && stage.records == 0 {
                 return Err(missing(log, method));
             }
@@ -180,8 +190,15 @@ fn missing(log: &Log, method: &Method) -> Error {
     Error::Data { method: method.id.into(), needed: method.needs.name().into(), got }
 }
 
+/// A method of a plan, before its settings are known.
+struct Wanted {
+    method: &'static Method,
+    why: String,
+    rival_of: Option<&'static str>,
+}
+
 /// The rules. What is not chosen goes to `left` with the reason.
-fn chosen(log: &Log, left: &mut Vec<(String, String)>) -> Vec<(&'static Method, String)> {
+fn chosen(log: &Log, left: &mut Vec<(String, String)>) -> Vec<Wanted> {
     let count = |shape| log.examples(shape);
     let (demonstrations, pairs, labels) =
         (count(Shape::Demonstrations), count(Shape::Pairs), count(Shape::BinaryLabels));
@@ -228,9 +245,7 @@ fn chosen(log: &Log, left: &mut Vec<(String, String)>) -> Vec<(&'static Method, 
             false => "no outcomes on prompts whose answers can be checked".into(),
         },
     );
-    for id in ["critique-grpo", "sdpo"] {
-        consider(id, false, "reads the same checks and what they say is wrong; name it with --method".into());
-    }
+    consider("sdpo", false, "reads the same checks and what they say is wrong; name it with --method".into());
     // Thumbs on answers to different prompts give no pairs; where they are most of the log, KTO uses them all.
     let by_thumbs = enough(labels) && thumbs > 0 && pairs < thumbs / 2;
     consider(
@@ -258,7 +273,7 @@ fn chosen(log: &Log, left: &mut Vec<(String, String)>) -> Vec<(&'static Method, 
             _ => format!("{labels} answers called good or bad, and no pairs to compare"),
         },
     );
-    for id in ["ipo", "slic", "orpo", "lipo"] {
+    for id in ["ipo", "slic", "orpo"] {
         consider(id, false, "another way to learn from the same pairs; name it with --method".into());
     }
     consider(
@@ -310,8 +325,24 @@ fn chosen(log: &Log, left: &mut Vec<(String, String)>) -> Vec<(&'static Method, 
     ] {
         consider(id, false, why.into());
     }
+    let planned: Vec<&str> = wanted.iter().map(|(id, _)| *id).collect();
+    let mut rivals = vec![];
+    for rival in RIVALS {
+        match rival.considered(log, &planned) {
+            Ok((plain, why)) => rivals.push((plain, rival.id, why)),
+            Err(why) => left.push((rival.id.into(), why)),
+        }
+    }
+    let mut all = vec![];
+    for (id, why) in wanted {
+        let of = rivals.extract_if(.., |(plain, ..)| *plain == id);
+        let of: Vec<_> = of.map(|(plain, id, why)| (id, why, Some(plain))).collect();
+        all.push((id, why, None));
+        all.extend(of);
+    }
     // An empty catalogue entry would be a bug that the catalogue's own tests find.
-    wanted.into_iter().filter_map(|(id, why)| Some((find(id).ok()?, why))).collect()
+    let found = |(id, why, rival_of)| Some(Wanted { method: find(id).ok()?, why, rival_of });
+    all.into_iter().filter_map(found).collect()
 }
 
 /// Training answers that are called good, or bad.
@@ -373,6 +404,7 @@ fn stage(
         steps: 0,
         seconds: 0.0,
         policy,
+        rival_of: None,
     })
 }
 
@@ -406,8 +438,11 @@ macro_rules! recipes {
 }
 recipes!(
     "sft",
+    "ilf",
     "rejection-sampling",
     "dpo",
+    "irpo",
+    "a-lol",
     "ipo",
     "kto",
     "lipo",
@@ -419,6 +454,7 @@ recipes!(
     "reward-spans",
     "reward-steps",
     "grpo",
+    "critique-grpo",
     "rloo",
     "best-of-n",
     "majority-vote",
@@ -463,37 +499,94 @@ fn speed(log: &Log, policy: &Policy) -> Result<(f64, f64)> {
 }
 
 /// Mean tokens of an example of this step, over some of the log.
-fn tokens_per_example(log: &Log, policy: &Policy, stage: &Stage, training: &Training) -> Result<f64> {
+fn tokens_per_example(
+    log: &Log,
+    policy: &Policy,
+    stage: &Stage,
+    training: &Training,
+    length: f64,
+) -> Result<f64> {
     let method = find(&stage.method)?;
     let limit = training.tokens_for(&policy.model);
     let Needs::Shape(shape) = method.needs else { return Ok(128.0) };
     let some: Vec<Record> = log.train.iter().filter(|r| shape.count(r) > 0).take(50).cloned().collect();
     let sizes = Examples::from_records(policy, &some, shape, limit)?.sizes();
-    Ok(sizes.iter().sum::<usize>() as f64 / sizes.len().max(1) as f64)
+    // What a method writes itself is as long as any text.
+    Ok(if sizes.is_empty() { length } else { sizes.iter().sum::<usize>() as f64 / sizes.len() as f64 })
 }
 
-/// Cuts the steps to the budget: all by the same share of their time, by giving each fewer records, then fewer passes.
-fn fit(plan: &mut Plan, policy: &Policy, log: &Log, budget: Option<Duration>) -> Result<()> {
-    let mut whole = vec![];
-    for stage in &plan.stages {
+/// What a step takes at its full length.
+struct Whole {
+    training: Training,
+    /// Examples that one pass of the descent is over.
+    examples: usize,
+    seconds: f64,
+    /// Whether most of that goes into what is made of each example once, before the descent.
+    made_once: bool,
+}
+
+impl Whole {
+    fn of(plan: &Plan, stage: &Stage, policy: &Policy, log: &Log) -> Result<Whole> {
         let training = training(stage)?;
-        let tokens = tokens_per_example(log, policy, stage, &training)?;
         let (examples, tokens) = match find(&stage.method)?.needs {
-            Needs::Shape(_) => (stage.examples, tokens),
+            Needs::Shape(_) => {
+                (stage.examples, tokens_per_example(log, policy, stage, &training, plan.length)?)
+            }
             _ => sampled(stage)?,
         };
-        let seconds = examples as f64 * tokens * training.epochs * STEP_COST / plan.speed;
-        whole.push((training, tokens, examples, seconds.max(0.5)));
+        let descent = tokens * training.epochs * STEP_COST;
+        let per_prompt = stage.examples as f64 / stage.records.max(1) as f64;
+        let beside = plan.length * beside(&stage.method, &settled(stage)?, per_prompt);
+        let seconds = examples as f64 * (descent + beside) / plan.speed;
+        Ok(Whole { training, examples, seconds: seconds.max(0.5), made_once: beside > descent })
     }
-    let total: f64 = whole.iter().map(|(.., seconds)| seconds).sum();
-    let allowed = budget.map_or(total, |budget| budget.as_secs_f64() * TRAINING_SHARE);
+}
+
+/// Cuts the steps to the budget: the plain ones all by the same share of their time, by giving each fewer records, then
+/// fewer passes. What they leave goes to their rivals, the shortest first; one that would have less than the step that it
+/// stands against is left aside.
+fn fit(plan: &mut Plan, policy: &Policy, log: &Log, budget: Option<Duration>) -> Result<()> {
+    let whole: Vec<Whole> =
+        plan.stages.iter().map(|stage| Whole::of(plan, stage, policy, log)).collect::<Result<_>>()?;
+    let is_rival: Vec<bool> = plan.stages.iter().map(|stage| stage.rival_of.is_some()).collect();
+    let total: f64 = (0..whole.len()).filter(|&at| !is_rival[at]).map(|at| whole[at].seconds).sum();
+    let allowed = budget.map_or(f64::INFINITY, |budget| budget.as_secs_f64() * TRAINING_SHARE);
     let share = (allowed / total).min(1.0);
-    for (stage, (training, _, examples, seconds)) in plan.stages.iter_mut().zip(whole) {
-        let mut epochs = training.epochs;
+    let mut shares: Vec<Option<f64>> = is_rival.iter().map(|rival| (!rival).then_some(share)).collect();
+    let mut spare = allowed - total * share;
+    // A rival is measured once more than the step it stands against.
+    let measuring = validating(log, plan.length) / plan.speed;
+    let mut rivals: Vec<usize> = (0..whole.len()).filter(|&at| is_rival[at]).collect();
+    rivals.sort_by(|&a, &b| whole[a].seconds.total_cmp(&whole[b].seconds));
+    for at in rivals {
+        let stage = &plan.stages[at];
+        let plain = plan.stages.iter().position(|other| Some(&other.method) == stage.rival_of.as_ref());
+        let least = plain.map_or(0.0, |plain| whole[plain].seconds * share).min(whole[at].seconds);
+        let time = (spare - measuring).min(whole[at].seconds);
+        let cut = time / whole[at].seconds;
+        let samples = find(&stage.method)?.needs == Needs::Checks;
+        if time >= least && (samples || cut * stage.examples as f64 >= LEAST as f64) {
+            shares[at] = Some(cut);
+            spare -= time + measuring;
+        } else {
+            let why = format!(
+                "stands against {}; about {:.0} s more than the budget leaves beside the plain steps",
+                stage.rival_of.as_deref().unwrap_or_default(),
+                (least + measuring - spare).max(1.0)
+            );
+            plan.left.push((stage.method.clone(), why));
+        }
+    }
+    let mut stages = vec![];
+    for ((mut stage, whole), share) in std::mem::take(&mut plan.stages).into_iter().zip(whole).zip(shares) {
+        let Some(share) = share else { continue };
+        let mut epochs = whole.training.epochs;
         if share < 1.0 {
-            // Distinct examples are worth more than repeated ones.
+            // Distinct examples are worth more than repeated ones, unless each must be made first.
             let passes = epochs * share;
-            epochs = passes.clamp(1.0, epochs.max(1.0)).min(training.epochs);
+            if !whole.made_once {
+                epochs = passes.clamp(1.0, epochs.max(1.0)).min(epochs);
+            }
             let kept = (passes / epochs).min(1.0);
             stage.records = ((stage.records as f64 * kept).ceil() as usize).max(1);
             stage.examples = (stage.examples as f64 * kept).ceil() as usize;
@@ -502,15 +595,32 @@ fn fit(plan: &mut Plan, policy: &Policy, log: &Log, budget: Option<Duration>) ->
             }
         }
         let examples = match find(&stage.method)?.family {
-            // An iteration takes prompts, not answers.
-            Family::Reinforce => stage.records,
+            // An iteration takes prompts, not answers; what draws no answers learns from those of the log.
+            Family::Reinforce if settled(&stage)?.contains_key("draw") => stage.records,
             _ if stage.examples > 0 => stage.examples,
-            _ => examples,
+            _ => whole.examples,
         };
-        stage.steps = Training { epochs, ..training }.steps(examples);
-        stage.seconds = seconds * share;
+        stage.steps = Training { epochs, ..whole.training }.steps(examples);
+        stage.seconds = whole.seconds * share;
+        stages.push(stage);
     }
+    plan.stages = stages;
     Ok(())
+}
+
+/// Tokens that are paid for, as if they were read, where one policy is measured on the validation prompts.
+fn validating(log: &Log, length: f64) -> f64 {
+    let prompts = log.validation.len().min(super::VALIDATION_PROMPTS) as f64;
+    let written = WRITE_COST * length.min(super::measure::ANSWER_TOKENS as f64) * super::ANSWERS as f64;
+    // An example is measured in up to four texts, and a prompt has a few.
+    prompts * (length + written + 4.0 * 4.0 * length)
+}
+
+/// All settings of a step.
+fn settled(stage: &Stage) -> Result<toml::Table> {
+    let mut whole = (find(&stage.method)?.defaults)()?;
+    whole.extend(stage.settings.clone());
+    Ok(whole)
 }
 
 /// Answers that a step samples, and how many tokens of each are paid for: most answers end before the limit.
@@ -521,8 +631,7 @@ fn sampled(stage: &Stage) -> Result<(usize, f64)> {
 
 /// Answers that a step samples to each prompt, and the most tokens of one.
 pub(super) fn answers(stage: &Stage) -> Result<(usize, usize)> {
-    let mut whole = (find(&stage.method)?.defaults)()?;
-    whole.extend(stage.settings.clone());
+    let whole = settled(stage)?;
     let number = |key: &str| whole.get(key).and_then(toml::Value::as_integer).map(|n| n as usize);
     let names = ["samples", "group_size", "n", "refinements", "per_round"];
     let each = names.into_iter().find_map(number).unwrap_or(4);

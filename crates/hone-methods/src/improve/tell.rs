@@ -129,9 +129,12 @@ pub(super) fn report(
         written_to: model.map(|folder| folder.display().to_string()),
     };
     let mut steps = run.plan.steps(&run.log);
-    for (step, done) in steps.iter_mut().zip(ended) {
+    for (at, (step, done)) in steps.iter_mut().zip(ended).enumerate() {
         step.seconds = Some(done.seconds);
-        step.ended = Some(done.ended.clone());
+        step.ended = Some(match overtaken(run, ended, at) {
+            Some(by) => format!("{}; {by} was chosen over it", done.ended),
+            None => done.ended.clone(),
+        });
     }
     let log = &run.log;
     let plan = Plan {
@@ -172,6 +175,14 @@ pub(super) fn report(
         samples: samples(probe, readings, run),
         left_out,
     })
+}
+
+/// The rival that took the place of a step that had been kept.
+fn overtaken<'a>(run: &'a Run, ended: &[Done], at: usize) -> Option<&'a str> {
+    let rivals =
+        run.plan.stages.iter().zip(ended).skip(at + 1).take_while(|(stage, _)| stage.rival_of.is_some());
+    let by = rivals.filter(|(_, done)| done.kept).last();
+    by.filter(|_| ended[at].kept).map(|(stage, _)| stage.method.as_str())
 }
 
 /// Answers of the start and of the result to the same prompts, from what was measured.

@@ -194,12 +194,168 @@ fn forms_decide() {
         let run = Run::prepare(settings, folder.path(), false, "hone".into(), quiet()).unwrap();
         run.plan.stages.iter().map(|stage| stage.method.clone()).collect::<Vec<_>>()
     };
-    assert_eq!(planned(bench.thumbs(100, "a")), ["kto"]);
+    assert_eq!(planned(bench.thumbs(100, "a")), ["kto", "a-lol"]);
     assert_eq!(planned(bench.edits(100, "a")), ["sft", "dpo", "reward-pairs"]);
-    assert_eq!(planned(bench.rankings(100, 4, "a")), ["dpo", "reward-pairs", "reward-lists"]);
-    assert_eq!(planned(bench.ratings(100, "a")), ["kto", "reward-ratings"]);
+    assert_eq!(planned(bench.rankings(100, 4, "a")), ["dpo", "lipo", "irpo", "reward-pairs", "reward-lists"]);
+    assert_eq!(planned(bench.ratings(100, "a")), ["kto", "a-lol", "reward-ratings"]);
     assert_eq!(planned(bench.marks(100, "a", true)), ["reward-steps"]);
     assert_eq!(planned(bench.marks(100, "a", false)), ["reward-spans"]);
+}
+
+/// Words about the first response of the first `count` records.
+fn criticised(mut records: Vec<Record>, count: usize) -> Vec<Record> {
+    for record in records.iter_mut().take(count) {
+        *record = record.clone().say(Form::Critique { on: Some("a".into()), text: "too dull".into() });
+    }
+    records
+}
+
+/// Records of a world's tasks, with an outcome each.
+fn checked(bench: &Bench) -> Vec<Record> {
+    let mut records = bench.records(100, 1, "a");
+    for (seed, record) in records.iter_mut().enumerate() {
+        let task = serde_json::json!({ "world": "sums", "level": 1, "seed": seed });
+        record.extra.insert("task".into(), task);
+        let form = Form::Outcome { on: "a".into(), check: "oracle".into(), passed: false };
+        *record = record.clone().say(form);
+    }
+    records
+}
+
+#[test]
+fn rivals_need_their_forms() {
+    let (bench, folder) = (Bench::new(6).unwrap(), tempfile::tempdir().unwrap());
+    let plan = |records: Vec<Record>| {
+        let settings = Settings { budget: None, ..settings(&bench, folder.path(), &records) };
+        Run::prepare(settings, folder.path(), false, "hone".into(), quiet()).unwrap().plan
+    };
+    let planned = |records| {
+        let of = |stage: plan::Stage| match stage.rival_of {
+            Some(plain) => format!("{} against {plain}", stage.method),
+            None => stage.method,
+        };
+        plan(records).stages.into_iter().map(of).collect::<Vec<_>>()
+    };
+    let left = |records, id: &str| {
+        let plan = plan(records);
+        plan.left.into_iter().find(|(method, _)| method == id).map(|(_, why)| why).unwrap()
+    };
+    let edits = || bench.edits(100, "a");
+    assert_eq!(planned(criticised(edits(), 100)), ["sft", "ilf against sft", "dpo", "reward-pairs"]);
+    assert_eq!(left(edits(), "ilf"), "stands against sft; the log has no words about answers");
+    let few = left(criticised(edits(), 12), "ilf");
+    assert!(few.ends_with("words about answers are too few; 16 are needed"), "{few}");
+    let lists = left(bench.pairs(100, "a"), "lipo");
+    assert_eq!(lists, "stands against dpo; the log has no lists of three or more graded answers");
+    assert_eq!(left(bench.thumbs(100, "a"), "irpo"), "stands against dpo, which is not planned");
+    let lists = ["dpo", "lipo against dpo", "irpo against dpo", "reward-pairs", "reward-lists"];
+    assert_eq!(planned(bench.rankings(100, 3, "a")), lists);
+    assert_eq!(planned(bench.ratings(100, "a")), ["kto", "a-lol against kto", "reward-ratings"]);
+    let mut both = bench.pairs(100, "a");
+    both.extend(bench.ratings(40, "b"));
+    assert_eq!(planned(both)[..2], ["dpo", "a-lol against dpo"]);
+    let plain = planned(checked(&bench));
+    assert_eq!(plain[..2], ["rejection-sampling", "grpo"]);
+    assert!(!plain.contains(&"critique-grpo against grpo".to_string()), "{plain:?}");
+    let words = planned(criticised(checked(&bench), 100));
+    assert_eq!(words[..3], ["rejection-sampling", "grpo", "critique-grpo against grpo"]);
+}
+
+#[test]
+fn rivals_take_what_the_budget_leaves() {
+    let (bench, folder) = (Bench::new(6).unwrap(), tempfile::tempdir().unwrap());
+    let mut records = bench.rankings(200, 3, "a");
+    records.extend(criticised(bench.edits(100, "b"), 100));
+    let plan = |budget| {
+        let settings = Settings { budget, ..settings(&bench, folder.path(), &records) };
+        Run::prepare(settings, folder.path(), false, "hone".into(), quiet()).unwrap().plan
+    };
+    let rivals = |plan: &Plan| plan.stages.iter().filter(|stage| stage.rival_of.is_some()).count();
+    let whole = plan(None);
+    assert_eq!(rivals(&whole), 3);
+    let seconds = |plan: &Plan| plan.stages.iter().map(|stage| stage.seconds).sum::<f64>();
+    let mut counts = vec![];
+    for share in [0.1, 1.0, 1.5, 2.0, 40.0] {
+        let budget = seconds(&whole) * share;
+        let plan = plan(Some(budget));
+        // 0.55 of the budget is for training.
+        assert!(seconds(&plan) <= 0.5501 * budget, "{} of {budget}", seconds(&plan));
+        for stage in &whole.stages {
+            let there = plan.stages.iter().find(|other| other.method == stage.method);
+            let why = plan.left.iter().find(|(method, _)| *method == stage.method);
+            match (there, &stage.rival_of) {
+                (Some(_), None) => {}
+                (Some(there), Some(plain)) => {
+                    let plain = plan.stages.iter().find(|other| other.method == *plain).unwrap();
+                    let least = plain.seconds.min(stage.seconds);
+                    // The speed is measured anew for each plan.
+                    assert!(there.seconds > 0.2 * least && there.examples >= 16, "{there:?}");
+                }
+                (None, None) => panic!("{} is left aside", stage.method),
+                (None, Some(_)) => {
+                    assert!(why.unwrap().1.contains("more than the budget leaves"), "{why:?}");
+                }
+            }
+        }
+        counts.push(rivals(&plan));
+    }
+    assert_eq!((counts[0], counts[4]), (0, 3), "{counts:?}");
+}
+
+/// DPO and LiPO on rankings, at these learning rates: how each ended, and what came of the run.
+fn raced(bench: &Bench, out: &Path, rates: [f64; 2], resume: bool) -> ([Done; 2], Improved) {
+    let mut settings = settings(bench, out.parent().unwrap(), &bench.rankings(160, 4, "lists"));
+    settings.set = ["dpo", "lipo"]
+        .into_iter()
+        .zip(rates)
+        .map(|(id, rate)| format!("{id}.training.learning_rate={rate:?}"))
+        .collect();
+    let mut run = Run::prepare(settings, out, resume, "hone".into(), quiet()).unwrap();
+    run.plan.stages.retain(|stage| ["dpo", "lipo"].contains(&stage.method.as_str()));
+    let improved = run.go().unwrap();
+    let done = |folder: &str| read_json(&out.join(folder).join("done.json")).unwrap();
+    ([done("step-1-dpo"), done("step-2-lipo")], improved)
+}
+
+#[test]
+fn a_rival_is_chosen_if_it_gains_more_and_not_else() {
+    let (bench, folder) = (Bench::new(3).unwrap(), tempfile::tempdir().unwrap());
+    // A rate of 0 leaves the start: a gain of exactly 0, which is kept and beaten by any gain.
+    let out = folder.path().join("wins");
+    let ([dpo, lipo], run) = raced(&bench, &out, [0.0, 3e-3], false);
+    assert_eq!((dpo.kept, dpo.gain), (true, Some(0.0)));
+    assert!(lipo.kept && lipo.gain.unwrap() > 0.1, "{lipo:?}");
+    assert_eq!(lipo.against, Some(Against { method: "dpo".into(), gain: Some(0.0) }));
+    let gain = lipo.gain.unwrap();
+    let said = [
+        "kept: +0.0000 on validation prompts; lipo was chosen over it".to_string(),
+        format!("chosen over dpo: {gain:+.4} against +0.0000 on validation prompts"),
+    ];
+    let ended = |run: &Improved| {
+        run.report.plan.steps.iter().map(|step| step.ended.clone().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(ended(&run), said);
+    let weights = |folder: &Path| Policy::from_folder(folder).unwrap().model.params.data;
+    let start = bench.policy().unwrap().model.params.data;
+    assert!(weights(&out.join("model")) != start);
+    // As if the run had been killed in the rival.
+    std::fs::remove_file(out.join("step-2-lipo/done.json")).unwrap();
+    let ([_, again], resumed) = raced(&bench, &out, [0.0, 3e-3], true);
+    assert_eq!((again.gain, again.against), (lipo.gain, lipo.against));
+    assert_eq!(format!("{:?}", resumed.outcome), format!("{:?}", run.outcome));
+
+    let out = folder.path().join("loses");
+    let ([dpo, lipo], run) = raced(&bench, &out, [3e-3, 0.0], false);
+    assert!(dpo.kept && dpo.gain.unwrap() > 0.1, "{dpo:?}");
+    assert_eq!((lipo.kept, lipo.gain), (false, Some(0.0)));
+    let gain = dpo.gain.unwrap();
+    assert_eq!(ended(&run)[0], format!("kept: {gain:+.4} on validation prompts"));
+    assert_eq!(
+        ended(&run)[1],
+        format!("not chosen: +0.0000 against {gain:+.4} of dpo on validation prompts")
+    );
+    // What goes on is the plain step's policy.
+    assert!(weights(&out.join("model")) != start && !out.join("step-2-lipo/model").exists());
 }
 
 #[test]
