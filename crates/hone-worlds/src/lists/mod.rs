@@ -6,15 +6,20 @@
 //! - blue cake, wild: b
 //! - red tea, calm: c
 //!
+//! a tea 1
+//! b 0
+//! c tea calm 2
 //! c a b
 //! ```
 //!
 //! An item's grade is the number of things the user likes about it, or 0 if it has something the user does not
-//! want. An answer is right if grades never rise from one place to the next; items of one grade may stand in any
-//! order.
+//! want. The last line of an answer ranks; lines before it grade the items, in the order of the prompt, and may be
+//! left out. An answer is right if its grades are, and the ranked items' grades never rise from one place to the
+//! next; items of one grade may stand in any order.
 //!
 //! # Kinds of error
-//! - `format`: something that is not a letter;
+//! - `grade`: a grade that the item does not have, or of another item than the next;
+//! - `format`: something that is not a letter, or a line before the last that does not end in a grade;
 //! - `unknown`: a letter no item has;
 //! - `repeat`: an item that stands there already;
 //! - `missing`: an item not ranked;
@@ -38,7 +43,7 @@ use crate::seed::{pick, rng, shuffle};
 use crate::world::{Check, Flaw, Place, Planted, Task, World, expect_kind, expect_level};
 
 /// Kinds of error in a ranking, in the order in which they are looked for.
-pub const KINDS: &[&str] = &["format", "unknown", "repeat", "missing", "order"];
+pub const KINDS: &[&str] = &["grade", "format", "unknown", "repeat", "missing", "order"];
 
 const COLOURS: &[&str] = &["red", "blue", "green", "grey"];
 const THINGS: &[&str] = &["tea", "cake", "soup", "bread", "book", "song", "game", "lamp"];
@@ -114,10 +119,31 @@ impl List {
     }
 
     fn grade(&self, item: &Item) -> f64 {
-        if self.unwanted.is_some_and(|word| item.traits.contains(&word)) {
-            return 0.0;
-        }
-        self.likes.iter().filter(|word| item.traits.contains(word)).count() as f64
+        if self.unwanted_in(item).is_some() { 0.0 } else { self.liked_in(item).count() as f64 }
+    }
+
+    fn unwanted_in(&self, item: &Item) -> Option<&'static str> {
+        self.unwanted.filter(|word| item.traits.contains(word))
+    }
+
+    fn liked_in<'a>(&'a self, item: &'a Item) -> impl Iterator<Item = &'static str> + 'a {
+        item.traits.iter().copied().filter(|word| self.likes.contains(word))
+    }
+
+    /// The line that grades an item, with the words that speak for the grade.
+    fn graded(&self, item: &Item) -> String {
+        let why: Vec<&str> = match self.unwanted_in(item) {
+            Some(word) => vec!["not", word],
+            None => self.liked_in(item).collect(),
+        };
+        grade_line(item.letter, &why, self.grade(item) as usize)
+    }
+
+    /// The lines that grade all items, and the line that ranks.
+    fn write(&self, ranking: &str) -> String {
+        let mut lines: Vec<String> = self.items.iter().map(|item| self.graded(item)).collect();
+        lines.push(ranking.to_string());
+        lines.join("\n")
     }
 
     fn item(&self, letter: char) -> Option<&Item> {
@@ -131,10 +157,36 @@ impl List {
         order.iter().map(|item| item.letter).collect()
     }
 
+    /// An answer with one wrong grade and a ranking that goes by it, and the place of that grade.
+    fn misgraded(&self, rng: &mut ChaCha8Rng) -> (String, usize) {
+        let index = rng.random_range(0..self.items.len());
+        let item = &self.items[index];
+        let right = self.grade(item) as usize;
+        let wrong = match right {
+            0 => 1,
+            _ if right < self.likes.len() && rng.random_bool(0.5) => right + 1,
+            _ => right - 1,
+        };
+        // A word too many or too few speaks for the wrong grade.
+        let mut why: Vec<&str> = item.traits.to_vec();
+        why.sort_by_key(|word| !self.likes.contains(word));
+        why.truncate(wrong);
+        why.sort_by_key(|word| item.traits.iter().position(|other| other == word));
+        let mut lines: Vec<String> = self.items.iter().map(|item| self.graded(item)).collect();
+        lines[index] = grade_line(item.letter, &why, wrong);
+        let mut order: Vec<(usize, char)> =
+            self.items.iter().map(|item| (self.grade(item) as usize, item.letter)).collect();
+        order[index].0 = wrong;
+        order.sort_by_key(|(grade, _)| std::cmp::Reverse(*grade));
+        lines.push(join(&order.iter().map(|(_, letter)| *letter).collect::<Vec<_>>()));
+        (lines.join("\n"), index)
+    }
+
     /// The items an answer ranks, each once; everything else left out.
     fn ranked(&self, answer: &str) -> Vec<&Item> {
         let mut ranked: Vec<&Item> = Vec::new();
-        for item in words(answer).filter_map(|word| self.item(single(word)?)) {
+        let (_, ranking) = parts(answer);
+        for item in words(ranking).filter_map(|word| self.item(single(word)?)) {
             if !ranked.iter().any(|other| other.letter == item.letter) {
                 ranked.push(item);
             }
@@ -150,7 +202,7 @@ impl List {
         Check {
             right: false,
             score: ndcg.min(0.99),
-            well_formed: words(answer).next().is_some() && flaw.kind != "format",
+            well_formed: words(parts(answer).1).next().is_some() && flaw.kind != "format",
             result_right: ranked.first().is_some_and(|grade| *grade == best),
             flaws: vec![flaw],
         }
@@ -161,8 +213,27 @@ impl List {
         let flaw = |kind, index, name: String, reason: &str, correction: String| {
             Some(Flaw { kind, place: Place::Rank(index), name, reason: reason.to_string(), correction })
         };
+        let (graded, ranking) = parts(answer);
+        for (index, line) in graded.iter().enumerate() {
+            let step = |kind, reason: &str, correction: String| {
+                let (name, reason) = (String::new(), reason.to_string());
+                Some(Flaw { kind, place: Place::Step(index), name, reason, correction })
+            };
+            let Some(item) = self.items.get(index) else {
+                return step("format", "no more items", "nothing".into());
+            };
+            let Some((letter, grade)) = read_grade(line) else {
+                return step("format", "not a grade", self.graded(item));
+            };
+            if letter != item.letter {
+                return step("grade", &format!("{} is next", item.letter), self.graded(item));
+            }
+            if grade != self.grade(item) as usize {
+                return step("grade", &format!("{letter} is not {grade}"), self.graded(item));
+            }
+        }
         let mut seen: Vec<&Item> = Vec::new();
-        for (index, word) in words(answer).enumerate() {
+        for (index, word) in words(ranking).enumerate() {
             let Some(letter) = single(word) else {
                 return flaw("format", index, short(word), "not a letter", "letters".into());
             };
@@ -189,9 +260,31 @@ impl List {
     }
 }
 
-/// What an answer puts in places: words, commas and full stops aside.
-fn words(answer: &str) -> impl Iterator<Item = &str> {
-    answer.split(|c: char| c.is_whitespace() || matches!(c, ',' | '.' | '>')).filter(|word| !word.is_empty())
+/// The lines that grade, and the line that ranks: the last.
+fn parts(answer: &str) -> (Vec<&str>, &str) {
+    let mut lines: Vec<&str> = answer.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let ranking = lines.pop().unwrap_or_default();
+    (lines, ranking)
+}
+
+fn grade_line(letter: char, why: &[&str], grade: usize) -> String {
+    let mut line = letter.to_string();
+    for word in why {
+        line += &format!(" {word}");
+    }
+    format!("{line} {grade}")
+}
+
+/// The letter that a line begins with, and the grade that it ends with. The words between are not read.
+fn read_grade(line: &str) -> Option<(char, usize)> {
+    let (letter, rest) = line.split_once(char::is_whitespace)?;
+    let grade = rest.split_whitespace().last()?;
+    Some((single(letter.trim_end_matches(':'))?, grade.parse().ok()?))
+}
+
+/// What a ranking puts in places: words, commas and full stops aside.
+fn words(ranking: &str) -> impl Iterator<Item = &str> {
+    ranking.split(|c: char| c.is_whitespace() || matches!(c, ',' | '.' | '>')).filter(|word| !word.is_empty())
 }
 
 /// The letter, if the word is one lower-case letter.
@@ -217,8 +310,9 @@ impl World for Lists {
 
     fn instructions(&self) -> &'static str {
         "Rank the items for the user. Count for each item how many of the things the user likes it has; an item with \
-         something the user does not want counts 0. Write the letters of all items on one line, highest count \
-         first, with single spaces and nothing else."
+         something the user does not want counts 0. Write one line per item, in the order given: its letter, the words \
+         that count, and the count, as in `a tea 1`. Then write the letters of all items on one last line, highest \
+         count first, with single spaces and nothing else."
     }
 
     fn levels(&self) -> RangeInclusive<u32> {
@@ -248,7 +342,7 @@ impl Task for List {
     }
 
     fn reference(&self) -> String {
-        join(&self.best())
+        self.write(&join(&self.best()))
     }
 
     fn check(&self, answer: &str) -> Result<Check> {
@@ -262,7 +356,7 @@ impl Task for List {
         let all = self.grades();
         Ok(vec![
             ("score", metrics::ndcg(&grades, &all, all.len())),
-            ("length", words(answer).count() as f64),
+            ("length", words(parts(answer).1).count() as f64),
             ("recall", metrics::recall(&grades, &all, 2)),
             ("first", metrics::ndcg(&grades, &all, 1)),
             ("diversity", metrics::diversity(&things, 2)),
@@ -279,7 +373,7 @@ impl Task for List {
                 }
             }
         }
-        join(&order)
+        self.write(&join(&order))
     }
 
     fn plantable(&self) -> Vec<&'static str> {
@@ -288,6 +382,10 @@ impl Task for List {
 
     fn plant(&self, kind: &str, rng: &mut ChaCha8Rng) -> Result<Planted> {
         let kind = expect_kind("lists", KINDS, kind)?;
+        if kind == "grade" {
+            let (answer, index) = self.misgraded(rng);
+            return Ok(Planted { answer, kind, place: Place::Step(index) });
+        }
         let best = self.best();
         let mut words: Vec<String> = best.iter().map(char::to_string).collect();
         let index = rng.random_range(0..best.len());
@@ -321,7 +419,7 @@ impl Task for List {
                 one
             }
         };
-        Ok(Planted { answer: words.join(" "), kind, place: Place::Rank(index) })
+        Ok(Planted { answer: self.write(&words.join(" ")), kind, place: Place::Rank(index) })
     }
 }
 
@@ -355,7 +453,7 @@ mod tests {
             "rank for who likes tea, calm\n- red tea, loud: a\n- blue cake, wild: b\n- red tea, calm: c"
         );
         assert_eq!(list.grades(), [1.0, 0.0, 2.0]);
-        assert_eq!(list.reference(), "c a b");
+        assert_eq!(list.reference(), "a tea 1\nb 0\nc tea calm 2\nc a b");
         let said = |answer| list.explain(answer, Detail::Correction).unwrap();
         assert_eq!(said("c, a, b."), "all right");
         assert_eq!(said("c b a"), "b: order, fits less, use a");
@@ -363,6 +461,13 @@ mod tests {
         assert_eq!(said("c c a b"), "c: repeat, there already, use nothing");
         assert_eq!(said("c x a b"), "x: unknown, not on the list, use nothing");
         assert_eq!(said("first c"), "first: format, not a letter, use letters");
+        assert_eq!(said("a tea 1\nb 0\nc tea calm 2\nc a b"), "all right");
+        assert_eq!(said("a: tea 1\n\nc a b"), "all right");
+        assert_eq!(said("a tea 1\nb 1\nc tea calm 2\nc a b"), "step 2: grade, b is not 1, use b 0");
+        assert_eq!(said("a tea 1\nc tea calm 2\nc a b"), "step 2: grade, b is next, use b 0");
+        assert_eq!(said("a tea\nc a b"), "step 1: format, not a grade, use a tea 1");
+        assert_eq!(said("a tea 1\nb 0\nc tea calm 2"), "tea: format, not a letter, use letters");
+        assert_eq!(said("a 1\nb 0\nc 2\nd 0\nc a b"), "step 4: format, no more items, use nothing");
         // Gains 3, 0, 1: DCG 3 + 1/2; ideal 3 + 1/log2 3.
         let expected = 3.5 / (3.0 + 1.0 / 3f64.log2());
         assert!((list.judge("c b a").score - expected).abs() < 1e-12);
