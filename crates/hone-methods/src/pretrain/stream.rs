@@ -141,7 +141,7 @@ impl Asked<'_> {
         Ok(answer)
     }
 
-    /// A wrong answer: mostly one planted error, sometimes what somebody of little skill would write.
+    /// A wrong answer: one planted error, or what somebody of little skill would write.
     fn mistake(&self, rng: &mut ChaCha8Rng) -> Result<String> {
         let plant = |rng: &mut ChaCha8Rng| -> Result<String> {
             let kinds = self.task.plantable();
@@ -153,7 +153,7 @@ impl Asked<'_> {
             let label = format!("pretrain/mistake/{}", rng.random_range(0..RUN_MISTAKES));
             return plant(&mut hone_worlds::seed::rng(self.seed, &label));
         }
-        if rng.random_bool(0.3) {
+        if rng.random_bool(0.5) {
             let answer = self.task.attempt(0.3, rng);
             if !self.task.check(&answer)?.right {
                 return Ok(answer);

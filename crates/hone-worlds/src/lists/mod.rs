@@ -157,29 +157,34 @@ impl List {
         order.iter().map(|item| item.letter).collect()
     }
 
-    /// An answer with one wrong grade and a ranking that goes by it, and the place of that grade.
-    fn misgraded(&self, rng: &mut ChaCha8Rng) -> (String, usize) {
-        let index = rng.random_range(0..self.items.len());
-        let item = &self.items[index];
+    /// A grade that the item does not have, and the words that speak for it: one too many or one too few.
+    fn misread(&self, item: &Item, rng: &mut ChaCha8Rng) -> (Vec<&'static str>, usize) {
         let right = self.grade(item) as usize;
         let wrong = match right {
             0 => 1,
             _ if right < self.likes.len() && rng.random_bool(0.5) => right + 1,
             _ => right - 1,
         };
-        // A word too many or too few speaks for the wrong grade.
-        let mut why: Vec<&str> = item.traits.to_vec();
+        let mut why = item.traits.to_vec();
         why.sort_by_key(|word| !self.likes.contains(word));
         why.truncate(wrong);
         why.sort_by_key(|word| item.traits.iter().position(|other| other == word));
+        (why, wrong)
+    }
+
+    /// An answer that misreads these items and ranks by the grades that it gave.
+    fn misgraded(&self, misread: &[usize], rng: &mut ChaCha8Rng) -> String {
         let mut lines: Vec<String> = self.items.iter().map(|item| self.graded(item)).collect();
-        lines[index] = grade_line(item.letter, &why, wrong);
         let mut order: Vec<(usize, char)> =
             self.items.iter().map(|item| (self.grade(item) as usize, item.letter)).collect();
-        order[index].0 = wrong;
+        for &index in misread {
+            let (why, wrong) = self.misread(&self.items[index], rng);
+            lines[index] = grade_line(self.items[index].letter, &why, wrong);
+            order[index].0 = wrong;
+        }
         order.sort_by_key(|(grade, _)| std::cmp::Reverse(*grade));
         lines.push(join(&order.iter().map(|(_, letter)| *letter).collect::<Vec<_>>()));
-        (lines.join("\n"), index)
+        lines.join("\n")
     }
 
     /// The items an answer ranks, each once; everything else left out.
@@ -364,13 +369,16 @@ impl Task for List {
     }
 
     fn attempt(&self, skill: f64, rng: &mut ChaCha8Rng) -> String {
-        // Neighbours change places, more often with less skill; small slips are commoner than random lists.
+        // Whoever misreads items goes on to rank by what was read; at times the ranking slips though the grades are right.
+        let fault = 1.0 - skill.clamp(0.0, 1.0);
+        let misread: Vec<usize> = (0..self.items.len()).filter(|_| rng.random_bool(fault * 0.5)).collect();
+        if !misread.is_empty() {
+            return self.misgraded(&misread, rng);
+        }
         let mut order = self.best();
-        for _ in 0..order.len() {
-            for at in 1..order.len() {
-                if rng.random_bool((1.0 - skill.clamp(0.0, 1.0)) * 0.4) {
-                    order.swap(at - 1, at);
-                }
+        for at in 1..order.len() {
+            if rng.random_bool(fault * 0.4) {
+                order.swap(at - 1, at);
             }
         }
         self.write(&join(&order))
@@ -383,8 +391,8 @@ impl Task for List {
     fn plant(&self, kind: &str, rng: &mut ChaCha8Rng) -> Result<Planted> {
         let kind = expect_kind("lists", KINDS, kind)?;
         if kind == "grade" {
-            let (answer, index) = self.misgraded(rng);
-            return Ok(Planted { answer, kind, place: Place::Step(index) });
+            let index = rng.random_range(0..self.items.len());
+            return Ok(Planted { answer: self.misgraded(&[index], rng), kind, place: Place::Step(index) });
         }
         let best = self.best();
         let mut words: Vec<String> = best.iter().map(char::to_string).collect();
