@@ -1,49 +1,66 @@
 //! BLEU as sacrebleu computes it: 13a tokens, exponential smoothing, 4-grams, brevity penalty.
 
-use super::text::{counts, overlap};
+use std::borrow::Cow;
+
+use super::grams::{Grams, Packed, Words};
 
 /// The 13a tokens of a text: those of the WMT evaluation script `mteval-v13a`.
 pub fn tokens_13a(text: &str) -> Vec<String> {
-    let mut line = text.replace("<skipped>", "").replace("-\n", "").replace('\n', " ");
-    if line.contains('&') {
-        line = line.replace("&quot;", "\"").replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">");
+    spaced_13a(text).split_whitespace().map(str::to_owned).collect()
+}
+
+/// The text with white space between its 13a tokens.
+fn spaced_13a(text: &str) -> String {
+    let mut line = Cow::Borrowed(text);
+    for (from, to) in [
+        ("<skipped>", ""),
+        ("-\n", ""),
+        ("\n", " "),
+        ("&quot;", "\""),
+        ("&amp;", "&"),
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+    ] {
+        if line.contains(from) {
+            line = Cow::Owned(line.replace(from, to));
+        }
     }
-    let chars: Vec<char> = format!(" {line} ").chars().collect();
     // The script's rules in its order, each over the whole line: symbols stand alone; a full stop or comma stands
     // alone unless between digits; a dash after a digit stands alone.
     let symbol = |c: char| matches!(c, '{'..='~' | '['..='`' | ' '..='&' | '('..='+' | ':'..='@' | '/');
-    let mut spaced = Vec::with_capacity(chars.len() * 2);
-    for c in chars {
+    let mut spaced = Vec::with_capacity(line.len() * 2 + 2);
+    spaced.push(' ');
+    for c in line.chars() {
         if symbol(c) {
             spaced.extend([' ', c, ' ']);
         } else {
             spaced.push(c);
         }
     }
-    let spaced =
-        rule(&spaced, |a, b| !a.is_ascii_digit() && matches!(b, '.' | ','), |a, b| vec![a, ' ', b, ' ']);
-    let spaced =
-        rule(&spaced, |a, b| matches!(a, '.' | ',') && !b.is_ascii_digit(), |a, b| vec![' ', a, ' ', b]);
-    let spaced = rule(&spaced, |a, b| a.is_ascii_digit() && b == '-', |a, b| vec![a, ' ', b, ' ']);
-    spaced.into_iter().collect::<String>().split_whitespace().map(str::to_owned).collect()
+    spaced.push(' ');
+    let digit = |c: char| c.is_ascii_digit();
+    let spaced = rule(&spaced, |a, b| matches!(b, '.' | ',') && !digit(a), |a, b| [a, ' ', b, ' ']);
+    let spaced = rule(&spaced, |a, b| matches!(a, '.' | ',') && !digit(b), |a, b| [' ', a, ' ', b]);
+    let spaced = rule(&spaced, |a, b| b == '-' && digit(a), |a, b| [a, ' ', b, ' ']);
+    spaced.into_iter().collect()
 }
 
 /// Rewrites every two characters that match, left to right, without overlaps: what a regular expression does.
 fn rule(
     chars: &[char],
     matches: impl Fn(char, char) -> bool,
-    rewrite: impl Fn(char, char) -> Vec<char>,
+    rewrite: impl Fn(char, char) -> [char; 4],
 ) -> Vec<char> {
-    let mut out = Vec::with_capacity(chars.len() + 16);
+    let mut out = Vec::with_capacity(chars.len() + 32);
     let mut at = 0;
-    while at < chars.len() {
+    while let Some(&first) = chars.get(at) {
         match chars.get(at + 1) {
-            Some(next) if matches(chars[at], *next) => {
-                out.extend(rewrite(chars[at], *next));
+            Some(&second) if matches(first, second) => {
+                out.extend(rewrite(first, second));
                 at += 2;
             }
             _ => {
-                out.push(chars[at]);
+                out.push(first);
                 at += 1;
             }
         }
@@ -68,23 +85,23 @@ fn score(pairs: &[(&str, &[&str])], effective_order: bool) -> f64 {
     let (mut correct, mut total) = ([0usize; 4], [0usize; 4]);
     let (mut length, mut reference_length) = (0usize, 0usize);
     for (candidate, references) in pairs {
-        let candidate = tokens_13a(candidate);
-        let references: Vec<Vec<String>> = references.iter().map(|reference| tokens_13a(reference)).collect();
+        let candidate = spaced_13a(candidate);
+        let references: Vec<String> = references.iter().map(|reference| spaced_13a(reference)).collect();
+        let mut words = Words::default();
+        let candidate = words.number(candidate.split_whitespace());
+        let references: Vec<Vec<u32>> =
+            references.iter().map(|reference| words.number(reference.split_whitespace())).collect();
         length += candidate.len();
         // The closest length counts; of two as close the shorter.
         let closest = references.iter().map(Vec::len).min_by_key(|len| (len.abs_diff(candidate.len()), *len));
         reference_length += closest.unwrap_or_default();
-        for order in 1..=4 {
-            let grams = counts(candidate.windows(order));
-            let mut most = std::collections::HashMap::new();
-            for reference in &references {
-                for (gram, count) in counts(reference.windows(order)) {
-                    let entry = most.entry(gram).or_insert(0);
-                    *entry = count.max(*entry);
-                }
-            }
-            correct[order - 1] += overlap(&grams, &most);
-            total[order - 1] += grams.values().sum::<usize>();
+        let shared = match Grams::<u64, 4>::hold(words.largest()) {
+            true => shared::<u64>(&candidate, &references),
+            false => shared::<u128>(&candidate, &references),
+        };
+        for index in 0..4 {
+            correct[index] += shared[index];
+            total[index] += candidate.len().saturating_sub(index);
         }
     }
     if correct.iter().all(|count| *count == 0) {
@@ -114,6 +131,11 @@ fn score(pairs: &[(&str, &[&str])], effective_order: bool) -> f64 {
         false => 1.0,
     };
     brevity * (logs / orders as f64).exp()
+}
+
+fn shared<P: Packed>(candidate: &[u32], references: &[Vec<u32>]) -> [usize; 4] {
+    let references: Vec<Grams<P, 4>> = references.iter().map(|reference| Grams::new(reference)).collect();
+    Grams::<P, 4>::new(candidate).shared(&references)
 }
 
 #[cfg(test)]

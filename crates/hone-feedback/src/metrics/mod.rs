@@ -5,6 +5,7 @@
 
 pub mod agreement;
 pub mod bleu;
+mod grams;
 pub mod ranking;
 pub mod raters;
 pub mod resample;

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use super::grams::{Grams, Packed};
+
 /// The text as the SQuAD evaluation compares it: lower case, no ASCII punctuation, no articles, single blanks.
 pub fn normalised(text: &str) -> String {
     let kept: String = text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation()).collect();
@@ -53,49 +55,50 @@ pub(super) fn overlap<T: std::hash::Hash + Eq>(a: &HashMap<T, usize>, b: &HashMa
 /// `pairs` holds candidates with their references, at least one each; of several the best one counts.
 /// Source: Popović 2015.
 pub fn chrf(pairs: &[(&str, &[&str])]) -> f64 {
-    let mut total = [[0usize; 3]; 6];
+    let mut total = Stats::default();
     for (candidate, references) in pairs {
-        let candidate = char_grams(candidate);
-        let best = references
-            .iter()
-            .map(|reference| {
-                let reference = char_grams(reference);
-                let mut stats = [[0; 3]; 6];
-                for (order, stats) in stats.iter_mut().enumerate() {
-                    let (a, b) = (&candidate[order], &reference[order]);
-                    let size = |grams: &HashMap<&[char], usize>| grams.values().sum::<usize>();
-                    let (a_size, b_size) = (size(&borrow(a)), size(&borrow(b)));
-                    // An order that the reference is too short for says nothing about the candidate.
-                    *stats = [if b_size > 0 { a_size } else { 0 }, b_size, overlap(a, b)];
-                }
-                stats
-            })
-            .fold(None, |best: Option<(f64, [[usize; 3]; 6])>, stats| {
-                let score = f_score(&stats);
-                match best {
-                    Some((high, _)) if high >= score => best,
-                    _ => Some((score, stats)),
-                }
-            });
-        if let Some((_, stats)) = best {
-            for (total, stats) in total.iter_mut().flatten().zip(stats.iter().flatten()) {
-                *total += stats;
-            }
+        let plain = candidate.is_ascii() && references.iter().all(|reference| reference.is_ascii());
+        let best = if plain {
+            best_stats::<u64>(candidate, references)
+        } else {
+            best_stats::<u128>(candidate, references)
+        };
+        for (total, stats) in total.iter_mut().flatten().zip(best.iter().flatten()) {
+            *total += stats;
         }
     }
     f_score(&total)
 }
 
-fn borrow(grams: &HashMap<Vec<char>, usize>) -> HashMap<&[char], usize> {
-    grams.iter().map(|(gram, count)| (gram.as_slice(), *count)).collect()
+/// For each order the n-grams of the candidate, of the reference, and of both.
+type Stats = [[usize; 3]; 6];
+
+/// The counts against the reference that scores best, the first of several.
+fn best_stats<P: Packed>(candidate: &str, references: &[&str]) -> Stats {
+    let candidate = char_grams::<P>(candidate);
+    let mut best: Option<(f64, Stats)> = None;
+    for reference in references {
+        let reference = [char_grams::<P>(reference)];
+        let shared = candidate.shared(&reference);
+        let stats = std::array::from_fn(|index| {
+            let [a, b] = [&candidate, &reference[0]].map(|grams| grams.count(index + 1));
+            // An order that the reference is too short for says nothing about the candidate.
+            [if b > 0 { a } else { 0 }, b, shared[index]]
+        });
+        let score = f_score(&stats);
+        if best.is_none_or(|(high, _)| score > high) {
+            best = Some((score, stats));
+        }
+    }
+    best.map(|(_, stats)| stats).unwrap_or_default()
 }
 
-fn char_grams(text: &str) -> [HashMap<Vec<char>, usize>; 6] {
-    let chars: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
-    std::array::from_fn(|order| counts(chars.windows(order + 1).map(<[char]>::to_vec)))
+fn char_grams<P: Packed>(text: &str) -> Grams<P, 6> {
+    let chars = text.chars().filter(|c| !c.is_whitespace());
+    Grams::new(&chars.map(|c| u32::from(c) + 1).collect::<Vec<_>>())
 }
 
-fn f_score(stats: &[[usize; 3]; 6]) -> f64 {
+fn f_score(stats: &Stats) -> f64 {
     const BETA: f64 = 2.0;
     let (mut precision, mut recall, mut orders) = (0.0, 0.0, 0.0);
     for [candidate, reference, both] in stats {
