@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::cage::{self, Cage};
-use super::server::{CPU_SLACK, environment};
+use super::server::{environment, spent};
 use super::{Sandbox, SandboxError};
 
 /// What an executable or a script did.
@@ -87,7 +87,7 @@ impl Sandbox {
             status,
             timed_out: timed_out && !kept.over,
             output_limit: kept.over,
-            cpu_limit: status == -libc::SIGKILL && cpu + CPU_SLACK >= self.limits().cpu as f64,
+            cpu_limit: status == -libc::SIGKILL && spent(cpu, self.limits()),
             stdout: out,
             stderr: err,
             wall: started.elapsed(),
