@@ -56,7 +56,8 @@ pub trait Task: fmt::Debug + Send + Sync {
     /// Only where a program is run and cannot be: [`Error::Sandbox`].
     fn check(&self, answer: &str) -> Result<Check>;
 
-    /// What is first wrong in the answer, in words. Right answers get [`ALL_RIGHT`] at every level of detail.
+    /// What is first wrong in the answer, in words, or all errors that can be mended apart from each other, one per line,
+    /// the first one first. Right answers get [`ALL_RIGHT`] at every level of detail.
     /// # Errors
     /// As [`Task::check`].
     fn explain(&self, answer: &str, detail: Detail) -> Result<String> {

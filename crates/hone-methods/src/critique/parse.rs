@@ -98,8 +98,9 @@ pub fn of_world(reply: &str, subject: &Subject<'_>) -> Read {
     let Some(right) = roles::verdict(text) else {
         return Err(Failure::new("an empty reply", reply));
     };
-    let last = text.lines().next_back().unwrap_or_default();
-    let named = last.strip_prefix("step ").and_then(|rest| rest.split_once(':')?.0.parse::<usize>().ok());
+    let number = |line: &str| line.strip_prefix("step ")?.split_once(':')?.0.parse::<usize>().ok();
+    // Several wrong steps have a line each. What follows the first one may be right or not.
+    let named = text.lines().find_map(number);
     let count = subject.steps.len();
     let steps = match (right, named.and_then(|number| number.checked_sub(1))) {
         (true, _) => (0..count).map(|index| StepLabel { index, right: true }).collect(),

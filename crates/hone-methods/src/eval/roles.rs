@@ -3,6 +3,7 @@
 use hone_lm::{LanguageModel, Prompt};
 use hone_worlds::roles::{self, Role};
 use hone_worlds::seed::{mix, rng};
+use hone_worlds::world::ALL_RIGHT;
 use hone_worlds::{Check, Detail, Task, World};
 use rand::Rng;
 
@@ -130,8 +131,9 @@ fn judge(
             task.plant(kinds[rng.random_range(0..kinds.len())], &mut rng)?.answer
         };
         let said = task.explain(&shown, Detail::Correction)?;
-        let kind = task.explain(&shown, Detail::Kind)?;
-        let right = task.check(&shown)?.right;
+        let check = task.check(&shown)?;
+        let kind = check.first().map_or_else(|| ALL_RIGHT.to_string(), |flaw| flaw.words(Detail::Kind));
+        let right = check.right;
         texts.push(match role {
             Role::Label => roles::label(&task.prompt(), &shown),
             _ => roles::criticise(&task.prompt(), &shown),
@@ -193,7 +195,8 @@ fn likeness(said: &str, reference: &str, kind: &str, right: bool, verdict: Optio
     if verdict != Some(right) {
         return (false, 0.0);
     }
-    let place_and_kind = right || said == kind || said.starts_with(&format!("{kind},"));
+    let first = said.lines().next().unwrap_or_default();
+    let place_and_kind = right || first == kind || first.starts_with(&format!("{kind},"));
     let points =
         [0.5, 0.25 * f64::from(u8::from(place_and_kind)), 0.25 * f64::from(u8::from(said == reference))];
     (place_and_kind, points.iter().sum())

@@ -18,7 +18,8 @@
 //! next; items of one grade may stand in any order.
 //!
 //! # Kinds of error
-//! - `grade`: a grade that the item does not have, or of another item than the next;
+//! - `grade`: a grade that the item does not have, or of another item than the next (a critique names each wrong
+//!   grade on a line of its own);
 //! - `format`: something that is not a letter, or a line before the last that does not end in a grade;
 //! - `unknown`: a letter no item has;
 //! - `repeat`: an item that stands there already;
@@ -40,7 +41,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::error::Result;
 use crate::seed::{pick, rng, shuffle};
-use crate::world::{Check, Flaw, Place, Planted, Task, World, expect_kind, expect_level};
+use crate::world::{ALL_RIGHT, Check, Detail, Flaw, Place, Planted, Task, World, expect_kind, expect_level};
 
 /// Kinds of error in a ranking, in the order in which they are looked for.
 pub const KINDS: &[&str] = &["grade", "format", "unknown", "repeat", "missing", "order"];
@@ -200,43 +201,54 @@ impl List {
     }
 
     fn judge(&self, answer: &str) -> Check {
-        let Some(flaw) = self.first_flaw(answer) else { return Check::all_right() };
+        let flaws = self.flaws(answer);
+        let Some(first) = flaws.first() else { return Check::all_right() };
         let ranked: Vec<f64> = self.ranked(answer).iter().map(|item| self.grade(item)).collect();
         let ndcg = metrics::ndcg(&ranked, &self.grades(), self.items.len());
         let best = self.grades().into_iter().fold(0.0, f64::max);
         Check {
             right: false,
             score: ndcg.min(0.99),
-            well_formed: words(parts(answer).1).next().is_some() && flaw.kind != "format",
+            well_formed: words(parts(answer).1).next().is_some() && first.kind != "format",
             result_right: ranked.first().is_some_and(|grade| *grade == best),
-            flaws: vec![flaw],
+            flaws,
         }
     }
 
-    /// The first flaw; later ones would depend on how the first is mended.
-    fn first_flaw(&self, answer: &str) -> Option<Flaw> {
-        let flaw = |kind, index, name: String, reason: &str, correction: String| {
-            Some(Flaw { kind, place: Place::Rank(index), name, reason: reason.to_string(), correction })
-        };
+    /// Every wrong grade, for each can be mended alone; without one the first flaw of the ranking, since how it is
+    /// mended decides on the later ones.
+    fn flaws(&self, answer: &str) -> Vec<Flaw> {
         let (graded, ranking) = parts(answer);
+        let mut wrong = Vec::new();
         for (index, line) in graded.iter().enumerate() {
             let step = |kind, reason: &str, correction: String| {
                 let (name, reason) = (String::new(), reason.to_string());
-                Some(Flaw { kind, place: Place::Step(index), name, reason, correction })
+                Flaw { kind, place: Place::Step(index), name, reason, correction }
             };
             let Some(item) = self.items.get(index) else {
-                return step("format", "no more items", "nothing".into());
+                wrong.push(step("format", "no more items", "nothing".into()));
+                return wrong;
             };
-            let Some((letter, grade)) = read_grade(line) else {
-                return step("format", "not a grade", self.graded(item));
-            };
-            if letter != item.letter {
-                return step("grade", &format!("{} is next", item.letter), self.graded(item));
-            }
-            if grade != self.grade(item) as usize {
-                return step("grade", &format!("{letter} is not {grade}"), self.graded(item));
+            match read_grade(line) {
+                None => wrong.push(step("format", "not a grade", self.graded(item))),
+                // Lines after one that is missing or too many all name another item than the next.
+                Some((letter, _)) if letter != item.letter => {
+                    wrong.push(step("grade", &format!("{} is next", item.letter), self.graded(item)));
+                    return wrong;
+                }
+                Some((letter, grade)) if grade != self.grade(item) as usize => {
+                    wrong.push(step("grade", &format!("{letter} is not {grade}"), self.graded(item)));
+                }
+                Some(_) => {}
             }
         }
+        if wrong.is_empty() { self.flaw_of_ranking(ranking).into_iter().collect() } else { wrong }
+    }
+
+    fn flaw_of_ranking(&self, ranking: &str) -> Option<Flaw> {
+        let flaw = |kind, index, name: String, reason: &str, correction: String| {
+            Some(Flaw { kind, place: Place::Rank(index), name, reason: reason.to_string(), correction })
+        };
         let mut seen: Vec<&Item> = Vec::new();
         for (index, word) in words(ranking).enumerate() {
             let Some(letter) = single(word) else {
@@ -354,6 +366,15 @@ impl Task for List {
         Ok(self.judge(answer))
     }
 
+    fn explain(&self, answer: &str, detail: Detail) -> Result<String> {
+        let check = self.judge(answer);
+        let said: Vec<String> = match detail {
+            Detail::Verdict => check.first().map(|flaw| flaw.words(detail)).into_iter().collect(),
+            _ => check.flaws.iter().map(|flaw| flaw.words(detail)).collect(),
+        };
+        Ok(if said.is_empty() { ALL_RIGHT.to_string() } else { said.join("\n") })
+    }
+
     fn traits(&self, answer: &str) -> Result<Vec<(&'static str, f64)>> {
         let ranked = self.ranked(answer);
         let grades: Vec<f64> = ranked.iter().map(|item| self.grade(item)).collect();
@@ -438,7 +459,6 @@ fn join(letters: &[char]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::Detail;
 
     fn three() -> List {
         let item = |letter, traits| Item { letter, traits };
@@ -472,6 +492,11 @@ mod tests {
         assert_eq!(said("a tea 1\nb 0\nc tea calm 2\nc a b"), "all right");
         assert_eq!(said("a: tea 1\n\nc a b"), "all right");
         assert_eq!(said("a tea 1\nb 1\nc tea calm 2\nc a b"), "step 2: grade, b is not 1, use b 0");
+        assert_eq!(
+            said("a 0\nb 1\nc tea calm 2\nb c a"),
+            "step 1: grade, a is not 0, use a tea 1\nstep 2: grade, b is not 1, use b 0"
+        );
+        assert_eq!(list.explain("a 0\nb 1\nc 2\nc b a", Detail::Verdict).unwrap(), "wrong");
         assert_eq!(said("a tea 1\nc tea calm 2\nc a b"), "step 2: grade, b is next, use b 0");
         assert_eq!(said("a tea\nc a b"), "step 1: format, not a grade, use a tea 1");
         assert_eq!(said("a tea 1\nb 0\nc tea calm 2"), "tea: format, not a letter, use letters");
