@@ -61,7 +61,8 @@ pub fn search(words: &str) -> Vec<&'static Method> {
     let words: Vec<String> = words.split_whitespace().map(str::to_lowercase).collect();
     let weight = |method: &Method, word: &String| {
         let holds = |text: &str| text.to_lowercase().contains(word);
-        let parts = [method.id, method.name, method.summary(), method.doc];
+        let summary = method.summary();
+        let parts = [method.id, method.name, summary.as_str(), method.doc];
         [(holds(parts[0]) || holds(parts[1]), 4), (holds(parts[2]), 2), (holds(parts[3]), 1)]
             .into_iter()
             .filter(|(held, _)| *held)

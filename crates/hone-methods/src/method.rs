@@ -233,9 +233,12 @@ pub struct Method {
 }
 
 impl Method {
-    /// The first sentence of its comment.
-    pub fn summary(&self) -> &'static str {
-        self.doc.lines().next().unwrap_or_default().trim()
+    /// The first sentence of its comment, on one line.
+    pub fn summary(&self) -> String {
+        let paragraph: Vec<&str> =
+            self.doc.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+        let text = paragraph.join(" ");
+        text.split_once(". ").map_or(text.clone(), |(sentence, _)| format!("{sentence}."))
     }
 }
 
