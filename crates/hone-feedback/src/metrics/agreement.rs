@@ -43,14 +43,19 @@ pub fn krippendorff_alpha<'a>(units: impl IntoIterator<Item = &'a [f64]>, level:
         }
     }
     let mut classes = values.clone();
-    classes.sort_by(f64::total_cmp);
+    classes.sort_unstable_by(f64::total_cmp);
     classes.dedup();
     if classes.len() < 2 {
         return None;
     }
-    let place = |value: f64| classes.partition_point(|class| *class < value);
+    // Few classes are found faster from the first one on than by halving.
+    let place = |value: f64| match classes.len() {
+        0..=16 => classes.iter().take_while(|class| **class < value).count(),
+        _ => classes.partition_point(|class| *class < value),
+    };
+    let places: Vec<usize> = values.iter().map(|value| place(*value)).collect();
     let mut size = vec![0.0f64; classes.len()];
-    values.iter().for_each(|value| size[place(*value)] += 1.0);
+    places.iter().for_each(|place| size[*place] += 1.0);
     // Marks below each class, for ordinal distances.
     let mut below = vec![0.0f64; classes.len() + 1];
     for class in 0..classes.len() {
@@ -68,11 +73,18 @@ pub fn krippendorff_alpha<'a>(units: impl IntoIterator<Item = &'a [f64]>, level:
     };
     let n = values.len() as f64;
     let mut observed = 0.0;
+    let mut counts: Vec<(usize, f64)> = Vec::new();
+    let mut rest = places.as_slice();
     for unit in paired {
+        let (marks, others) = rest.split_at(unit.len());
+        rest = others;
+        if let [a, b] = *marks {
+            observed += 2.0 * distance(a, b);
+            continue;
+        }
         // Counting classes first keeps units of many marks cheap.
-        let mut counts: Vec<(usize, f64)> = Vec::new();
-        for value in unit {
-            let class = place(*value);
+        counts.clear();
+        for &class in marks {
             match counts.iter_mut().find(|(known, _)| *known == class) {
                 Some((_, count)) => *count += 1.0,
                 None => counts.push((class, 1.0)),

@@ -1,8 +1,9 @@
 //! n-grams of all orders to `N`, counted without hashing: the `N` items from each place on are packed into one number,
 //! and the numbers sorted once. What begins them, the shorter n-grams, is then in order too.
 
-use std::collections::HashMap;
 use std::ops::{BitOr, Shl, Shr};
+
+use rustc_hash::FxHashMap;
 
 /// A number that holds an n-gram.
 pub(super) trait Packed:
@@ -90,11 +91,13 @@ fn run<P: Packed>(grams: &[P], gram: P, begins: impl Fn(&P) -> P) -> usize {
 
 /// Numbers for words, from 1 in the order in which they first come.
 #[derive(Debug, Default)]
-pub(super) struct Words<'a>(HashMap<&'a str, u32>);
+pub(super) struct Words<'a>(FxHashMap<&'a str, u32>);
 
 impl<'a> Words<'a> {
     /// The numbers of these words.
     pub fn number(&mut self, words: impl Iterator<Item = &'a str>) -> Vec<u32> {
+        // Growing step by step would hash every word several times.
+        self.0.reserve(64);
         words
             .map(|word| {
                 let next = self.0.len() as u32 + 1;
@@ -107,6 +110,34 @@ impl<'a> Words<'a> {
     pub fn largest(&self) -> u32 {
         self.0.len() as u32
     }
+}
+
+/// How many n-grams of one order two texts share, each as often as it occurs in both. The items are numbers from
+/// [`Words`], of one count for both.
+pub(super) fn common(a: &[u32], b: &[u32], order: usize) -> usize {
+    if order == 1 {
+        let largest = a.iter().max().map_or(0, |item| *item as usize);
+        let mut left = vec![0u32; largest + 1];
+        a.iter().for_each(|item| left[*item as usize] += 1);
+        let taken = b.iter().filter(|item| {
+            let left = left.get_mut(**item as usize).filter(|left| **left > 0);
+            left.map(|left| *left -= 1).is_some()
+        });
+        return taken.count();
+    }
+    let (mut a, mut b): (Vec<&[u32]>, Vec<&[u32]>) = (a.windows(order).collect(), b.windows(order).collect());
+    a.sort_unstable();
+    b.sort_unstable();
+    let (mut at, mut common) = (0, 0);
+    for gram in a {
+        while b.get(at).is_some_and(|other| *other < gram) {
+            at += 1;
+        }
+        if b.get(at) == Some(&gram) {
+            (at, common) = (at + 1, common + 1);
+        }
+    }
+    common
 }
 
 #[cfg(test)]
@@ -151,6 +182,7 @@ mod tests {
             grams.into_iter().map(|gram| count(&a, gram).min(count(&b, gram))).sum::<usize>()
         };
         assert_eq!(both(&a, &[&b]), [1, 2, 3].map(plain));
+        assert_eq!([1, 2, 3].map(|order| common(&a, &b, order)), [1, 2, 3].map(plain));
     }
 
     #[test]

@@ -21,33 +21,68 @@ pub fn ndcg(scores: &[f64], grades: &[f64], k: usize) -> Option<f64> {
     (ideal > 0.0).then(|| gain(by(scores)) / ideal)
 }
 
-/// Kendall's tau-b, which allows ties. None for fewer than two items or where one side is all ties.
+/// Kendall's tau-b, which allows ties. None for fewer than two items, where one side is all ties, or a value is NaN.
 ///
-/// Takes `O(n²)` steps.
+/// Takes `O(n log n)` steps. Source: Knight 1966.
 pub fn kendall_tau(a: &[f64], b: &[f64]) -> Option<f64> {
-    if a.len() != b.len() {
+    if a.len() != b.len() || a.iter().chain(b).any(|value| value.is_nan()) {
         return None;
     }
-    let (mut agree, mut tied_a, mut tied_b, mut pairs) = (0i64, 0u64, 0u64, 0u64);
-    for i in 0..a.len() {
-        for j in i + 1..a.len() {
-            let (x, y) = (sign(a[i], a[j]), sign(b[i], b[j]));
-            pairs += 1;
-            agree += x * y;
-            tied_a += u64::from(x == 0);
-            tied_b += u64::from(y == 0);
-        }
-    }
-    let scale = ((pairs - tied_a) as f64 * (pairs - tied_b) as f64).sqrt();
+    // Adding 0 makes one zero of both.
+    let mut pairs: Vec<(f64, f64)> = a.iter().zip(b).map(|(x, y)| (x + 0.0, y + 0.0)).collect();
+    pairs.sort_unstable_by(|one, two| one.0.total_cmp(&two.0).then(one.1.total_cmp(&two.1)));
+    let tied_a = tied(&pairs, |one, two| one.0 == two.0);
+    let tied_both = tied(&pairs, |one, two| one == two);
+    let mut order: Vec<f64> = pairs.iter().map(|pair| pair.1).collect();
+    // Pairs that the sides order differently are those that stand the wrong way round once the first side is sorted.
+    let against = sort_counting(&mut order, &mut vec![0.0; b.len()]);
+    let tied_b = tied(&order, |one, two| one == two);
+    let all = a.len() as u64 * (a.len() as u64).saturating_sub(1) / 2;
+    let agree = (all + tied_both) as i64 - (tied_a + tied_b) as i64 - 2 * against as i64;
+    let scale = ((all - tied_a) as f64 * (all - tied_b) as f64).sqrt();
     (scale > 0.0).then(|| agree as f64 / scale)
 }
 
-fn sign(a: f64, b: f64) -> i64 {
-    match a.partial_cmp(&b) {
-        Some(std::cmp::Ordering::Less) => -1,
-        Some(std::cmp::Ordering::Greater) => 1,
-        _ => 0,
+/// Pairs of items that are the same.
+fn tied<T>(sorted: &[T], same: impl Fn(&T, &T) -> bool) -> u64 {
+    sorted.chunk_by(same).map(|run| run.len() as u64 * (run.len() as u64 - 1) / 2).sum()
+}
+
+/// Sorts by merging and counts the pairs that were the wrong way round. `room` is as long as `values`.
+fn sort_counting(values: &mut [f64], room: &mut [f64]) -> u64 {
+    /// Below this a plain insertion is faster.
+    const SHORT: usize = 16;
+    if values.len() <= SHORT {
+        let mut moved = 0;
+        for end in 1..values.len() {
+            let value = values[end];
+            let mut at = end;
+            while at > 0 && values[at - 1] > value {
+                values[at] = values[at - 1];
+                at -= 1;
+            }
+            values[at] = value;
+            moved += (end - at) as u64;
+        }
+        return moved;
     }
+    let middle = values.len() / 2;
+    let (left, right) = values.split_at_mut(middle);
+    let (left_room, right_room) = room.split_at_mut(middle);
+    let mut moved = sort_counting(left, left_room) + sort_counting(right, right_room);
+    let (mut i, mut j) = (0, 0);
+    for place in room.iter_mut() {
+        if j == right.len() || (i < left.len() && left[i] <= right[j]) {
+            *place = left[i];
+            i += 1;
+        } else {
+            *place = right[j];
+            j += 1;
+            moved += (left.len() - i) as u64;
+        }
+    }
+    values.copy_from_slice(room);
+    moved
 }
 
 /// Spearman's rank correlation; ties share their mean rank. None where one side does not vary.
@@ -110,6 +145,21 @@ mod tests {
         assert!(
             (kendall_tau(&[1.0, 1.0, 2.0], &[1.0, 2.0, 3.0]).unwrap() - 2.0 / 6.0f64.sqrt()).abs() < 1e-12
         );
+        assert_eq!(kendall_tau(&[1.0, f64::NAN], &[1.0, 2.0]), None);
+        // Many values with many ties, beside the definition: pairs in one order less those in the other.
+        let series = |step: u64| (1..=200u64).map(move |n| (n * n * step % 23) as f64 - 11.0);
+        let (a, b): (Vec<f64>, Vec<f64>) =
+            (series(7).collect(), series(10).map(|value| -0.0 * value + value).collect());
+        let (mut agree, mut a_pairs, mut b_pairs) = (0.0, 0.0f64, 0.0);
+        for i in 0..a.len() {
+            for j in 0..i {
+                let sign = |of: &[f64]| f64::from(i8::from(of[i] > of[j]) - i8::from(of[i] < of[j]));
+                agree += sign(&a) * sign(&b);
+                a_pairs += sign(&a).abs();
+                b_pairs += sign(&b).abs();
+            }
+        }
+        assert!((kendall_tau(&a, &b).unwrap() - agree / (a_pairs * b_pairs).sqrt()).abs() < 1e-12);
         // 1 − 6·2/(4·15).
         assert!((spearman(&[1.0, 2.0, 3.0, 4.0], &[1.0, 2.0, 4.0, 3.0]).unwrap() - 0.8).abs() < 1e-12);
         assert_eq!(ranks(&[2.0, 1.0, 2.0]), [2.5, 1.0, 2.5]);

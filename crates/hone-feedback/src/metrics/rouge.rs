@@ -1,6 +1,7 @@
 //! ROUGE-1, ROUGE-2 and ROUGE-L as the `rouge_score` package computes them, without stemming.
 
-use super::text::{counts, f1, overlap};
+use super::grams::{Words, common};
+use super::text::{f1, lower};
 
 /// Precision, recall and F1, each in `[0, 1]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,22 +26,32 @@ impl Rouge {
 
 /// Lower-case runs of ASCII letters and digits; everything else separates.
 pub fn tokens(text: &str) -> Vec<String> {
-    let lower = text.to_lowercase();
+    words(&lower(text)).map(str::to_owned).collect()
+}
+
+fn words(lower: &str) -> impl Iterator<Item = &str> {
     let words = lower.split(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit()));
-    words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    words.filter(|word| !word.is_empty())
+}
+
+/// Numbers for the tokens of both texts.
+fn numbered(candidate: &str, reference: &str) -> [Vec<u32>; 2] {
+    let [candidate, reference] = [candidate, reference].map(lower);
+    let mut known = Words::default();
+    [&candidate, &reference].map(|text| known.number(words(text)))
 }
 
 /// ROUGE-N: shared n-grams.
 pub fn rouge_n(candidate: &str, reference: &str, n: usize) -> Rouge {
-    let (candidate, reference) = (tokens(candidate), tokens(reference));
+    let [candidate, reference] = numbered(candidate, reference);
     let n = n.max(1);
-    let (a, b) = (counts(candidate.windows(n)), counts(reference.windows(n)));
-    Rouge::of(overlap(&a, &b), a.values().sum(), b.values().sum())
+    let count = |tokens: &[u32]| (tokens.len() + 1).saturating_sub(n);
+    Rouge::of(common(&candidate, &reference, n), count(&candidate), count(&reference))
 }
 
 /// ROUGE-L: the longest common subsequence of the whole texts.
 pub fn rouge_l(candidate: &str, reference: &str) -> Rouge {
-    let (candidate, reference) = (tokens(candidate), tokens(reference));
+    let [candidate, reference] = numbered(candidate, reference);
     Rouge::of(common_subsequence(&candidate, &reference), candidate.len(), reference.len())
 }
 
