@@ -250,6 +250,16 @@ mod tests {
     }
 
     #[test]
+    fn the_mixes_of_the_built_in_model_are_read() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/hone-tiny");
+        for run in 2..=8 {
+            let mix = Mix::read(&folder.join(format!("{run}.toml"))).unwrap();
+            let shares: f64 = mix.worlds.iter().map(|share| share.weight).sum();
+            assert!(mix.worlds().unwrap().len() == 4 && (shares - 1.0).abs() < 1e-9, "run {run}: {shares}");
+        }
+    }
+
+    #[test]
     fn a_mix_is_read_narrowed_and_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mix.toml");
