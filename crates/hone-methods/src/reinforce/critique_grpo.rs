@@ -45,12 +45,11 @@ method! {
     /// `scale_rewards` gives the release as it ran, which divided by the deviation, with 1e-4 beside it instead of 1e-6.
     /// Prompts' words are this project's; the built-in model is asked in its own.
     /// # Claim
-    /// Effects are means over five seeds with the half width of their 95 % interval. Two hold: on riddles of which the policy
+    /// Effects are means over five seeds with the half width of their 95 % interval. One holds: on riddles of which the policy
     /// knows half, the shaping ends with more right answers than plain probability, +0.085 ± 0.022
-    /// (`claim_shaping_beats_probability`); on sums that the built-in model fails four times of four, the oracle's words
-    /// mend more than the right result does, +0.103 ± 0.066 (`claim_words_mend_most`).
+    /// (`claim_shaping_beats_probability`).
     ///
-    /// Six are undecided and two come out reversed. Undecided: against GRPO of as many samples
+    /// Seven are undecided and two come out reversed. Undecided: against GRPO of as many samples
     /// +0.10 ± 0.17 (`claim_beats_grpo`), on prompts that the start answers
     /// by chance alone more than on others by +0.12 ± 0.14 (`claim_gains_where_all_fail`): right on average, and undecided,
     /// since GRPO finds the two right words by chance in some seeds. Twelve passes instead of six give +0.11 ± 0.18 and
@@ -61,8 +60,10 @@ method! {
     /// collapse. One refinement against four, +0.02 ± 0.22 (`claim_one_refinement_is_enough`), and their entropy, +0.02 ± 0.11
     /// (`claim_many_refinements_raise_entropy`), are undecided. Keeping wrong refinements costs 0.018 ± 0.035, so that five
     /// points are just not excluded (`claim_wrong_refinements_cost_little`), undecided too. The right result mends no more than
-    /// a verdict, -0.04 ± 0.08 (`claim_gold_mends_more_than_a_verdict`), the sixth that is undecided: the built-in model was
-    /// never told a result alone.
+    /// a verdict, -0.04 ± 0.08 (`claim_gold_mends_more_than_a_verdict`): the built-in model was never told a result alone. On sums
+    /// that it fails four times of four, the oracle's words mend as much as the right result does, -0.001 ± 0.117
+    /// (`claim_words_mend_most`), the seventh: there are about ten such sums in 200. With an earlier built-in model, which
+    /// mended less by itself, words were ahead by 0.103 ± 0.066.
     /// # Source
     /// Zhang et al., arXiv:2506.03106; code zhangxy-2019/critique-GRPO.
     pub static CRITIQUE_GRPO: Method = Method {
@@ -639,7 +640,7 @@ mod tests {
 
     #[test]
     fn claim_words_mend_most() {
-        assert_holds(claims::words_mend_most, 5);
+        assert_within(claims::words_mend_most, -0.12..0.12);
     }
 
     #[test]
