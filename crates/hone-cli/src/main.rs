@@ -44,6 +44,9 @@ enum Command {
     Methods(commands::methods::Args),
     /// Run a method's claims against their baselines, and say which hold.
     Reproduce(commands::reproduce::Args),
+    /// Find prompts by feedback.
+    #[command(subcommand)]
+    Prompt(commands::prompt::Command),
     /// Edit weights after training.
     #[command(subcommand)]
     Steer(commands::steer::Command),
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Pretrain(args) => commands::pretrain::run(args),
         Command::Methods(args) => commands::methods::run(args),
         Command::Reproduce(args) => commands::reproduce::run(args),
+        Command::Prompt(command) => commands::prompt::run(command),
         Command::Steer(command) => commands::steer::run(command),
         Command::Model(command) => commands::model::run(command),
     };

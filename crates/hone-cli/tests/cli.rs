@@ -6,6 +6,8 @@ mod built_in;
 mod critique;
 #[path = "cli/improve.rs"]
 mod improve;
+#[path = "cli/prompt.rs"]
+mod prompt;
 #[path = "cli/steer.rs"]
 mod steer;
 

@@ -38,6 +38,7 @@ pub static METHODS: &[&Method] = &[
     &refine::self_refine::SELF_REFINE,
     &refine::trlm::TRLM,
     &critique::deep_critic::DEEP_CRITIC,
+    &crate::search::apohf::APOHF,
     &steer::lines::LINES,
     &evaluate::mint::MINT,
     &evaluate::realcritic::REALCRITIC,

@@ -24,6 +24,7 @@ pub mod reinforce;
 pub mod report;
 pub mod reproduce;
 pub mod reward;
+pub mod search;
 pub mod simulate;
 pub mod steer;
 pub mod templates;

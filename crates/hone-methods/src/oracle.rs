@@ -100,8 +100,11 @@ impl Checks {
         record.extra.get("task").is_some_and(|task| task.get("world").is_some()) || exercise(record).is_some()
     }
 
-    /// The task that a record asks.
-    fn task(&self, record: &Record) -> Result<Option<Box<dyn Task>>> {
+    /// The task that a record asks; `None` where it says none.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a task that is not given as it must be; those of the world.
+    pub fn task(&self, record: &Record) -> Result<Option<Box<dyn Task>>> {
         if let Some(exercise) = exercise(record) {
             return Ok(Some(Box::new(self.programs.exercise(exercise))));
         }

@@ -9,6 +9,7 @@ pub mod improve;
 pub mod methods;
 pub mod model;
 pub mod pretrain;
+pub mod prompt;
 pub mod refine;
 pub mod reproduce;
 pub mod run;

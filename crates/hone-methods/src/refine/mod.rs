@@ -202,12 +202,19 @@ pub fn sample(
 ) -> Result<Vec<Vec<Sample>>> {
     let stream = |index: usize| Some(sub_seed(seed, &format!("prompt {index}")));
     let asked = prompts.iter().enumerate().map(|(index, prompt)| (prompt.clone(), stream(index)));
-    let given = |said: hone_lm::Result<Vec<Sample>>| match said {
+    ask(model, asked, n, &draw.sampling())?.into_iter().map(given).collect()
+}
+
+/// The answers to a prompt; none where it leaves no place for one, is empty, or is refused by the chat template.
+///
+/// # Errors
+/// What made a prompt fail for another reason.
+pub fn given(said: hone_lm::Result<Vec<Sample>>) -> Result<Vec<Sample>> {
+    match said {
         Err(hone_lm::Error::TooLong { .. }) => Ok(vec![]),
         Err(error) if refusal(&error).is_some() => Ok(vec![]),
         said => Ok(said?),
-    };
-    ask(model, asked, n, &draw.sampling())?.into_iter().map(given).collect()
+    }
 }
 
 /// The prompts of records as a model takes them.

@@ -1,0 +1,3 @@
+//! Methods that improve prompts and other texts with feedback.
+
+pub mod apohf;
