@@ -345,9 +345,12 @@ fn lines(rng: &mut impl Rng) -> Vec<([String; 2], [i64; 2])> {
         .collect()
 }
 
+/// Embeddings of instructions.
+type Embeddings = HashMap<Asked, Vec<f32>>;
+
 /// Embeddings of all instructions by the built-in model, made once.
-fn instruction_embeddings() -> Result<Arc<HashMap<Asked, Vec<f32>>>> {
-    static MADE: OnceLock<Mutex<Option<Arc<HashMap<Asked, Vec<f32>>>>>> = OnceLock::new();
+fn instruction_embeddings() -> Result<Arc<Embeddings>> {
+    static MADE: OnceLock<Mutex<Option<Arc<Embeddings>>>> = OnceLock::new();
     let mut made = MADE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(made) = made.as_ref() {
         return Ok(made.clone());
@@ -355,7 +358,7 @@ fn instruction_embeddings() -> Result<Arc<HashMap<Asked, Vec<f32>>>> {
     let all = Asked::all();
     let texts: Vec<String> = all.iter().map(|asked| asked.text()).collect();
     let vectors = crate::tiny::policy()?.speaker()?.embed(&texts)?;
-    let new = Arc::new(all.into_iter().zip(vectors).collect::<HashMap<_, _>>());
+    let new = Arc::new(all.into_iter().zip(vectors).collect::<Embeddings>());
     *made = Some(new.clone());
     Ok(new)
 }
@@ -417,34 +420,5 @@ mod tests {
         let bench = Bench::new(World::Curved, QUERIES, 3);
         assert!(mean(&bench.utility).abs() < 1e-9 && (standard_deviation(&bench.utility) - 1.0).abs() < 1e-9);
         assert!(groups(&bench.candidates).iter().all(|arms| arms.len() == ARMS / QUERIES));
-    }
-
-    #[test]
-    fn measure() {
-        let which = std::env::var("WHICH").unwrap_or_default();
-        let seeds: u64 = std::env::var("SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(5);
-        let all: [(&str, fn(u64) -> Result<f64>); 12] = [
-            ("beats_linear", beats_linear),
-            ("beats_random", beats_random),
-            ("exploration_helps", exploration_helps),
-            ("bounds_beat_chance", bounds_beat_chance),
-            ("preferences_get_better", preferences_get_better),
-            ("sharing_helps", sharing_helps),
-            ("finds_good_instructions", finds_good_instructions),
-            ("linear_wins_where_it_fits", linear_wins_where_it_fits),
-            ("ranking_survives_noise", ranking_survives_noise),
-            ("beats_double_thompson", beats_double_thompson),
-            ("linear_comes_second", linear_comes_second),
-            ("noise_slows", noise_slows),
-        ];
-        for (name, effect) in all {
-            if !which.is_empty() && !which.split(',').any(|w| name == w) {
-                continue;
-            }
-            let start = std::time::Instant::now();
-            let e: Vec<f64> = (1..=seeds).map(|s| effect(s).unwrap()).collect();
-            let se = standard_deviation(&e) / (e.len() as f64).sqrt() * crate::reproduce::t_975(e.len() - 1);
-            println!("CLAIM {name} {:+.3} ± {se:.3} {:.1}s {e:.2?}", mean(&e), start.elapsed().as_secs_f64());
-        }
     }
 }

@@ -343,11 +343,11 @@ mod tests {
         // A choice between candidates that are not here is not ignored.
         let mut others = candidates(1);
         others.iter_mut().for_each(|c| c.text.push('!'));
-        let mut log = Log::open(&path, true).unwrap();
+        let log = Log::open(&path, true).unwrap();
         let mut bandit =
             Bandit::new(Apohf::default().rules(), others.iter().map(|c| c.embedding.clone()).collect(), 4)
                 .unwrap();
-        let refused = replay(&mut bandit, &others, &mut log).unwrap_err().to_string();
+        let refused = replay(&mut bandit, &others, &log).unwrap_err().to_string();
         assert!(refused.contains("record duel-0: needs two of the candidates here"), "{refused}");
     }
 
