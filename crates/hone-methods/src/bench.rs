@@ -462,6 +462,15 @@ pub(crate) fn tensor(values: &[f64]) -> Tensor {
     Tensor::new(values, &candle_core::Device::Cpu).unwrap()
 }
 
+/// Checks plain values to five digits.
+#[cfg(test)]
+#[track_caller]
+pub(crate) fn assert_near(got: &[f32], expected: &[f32]) {
+    assert_eq!(got.len(), expected.len());
+    let near = got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5);
+    assert!(near, "{got:?}, expected {expected:?}");
+}
+
 /// Checks values to five digits.
 #[cfg(test)]
 pub(crate) fn assert_close(got: &Tensor, expected: &[f64]) {

@@ -59,12 +59,7 @@ mod tests {
     use std::f32::consts::FRAC_1_SQRT_2;
 
     use super::*;
-
-    fn close(got: &[f32], expected: &[f32]) {
-        assert_eq!(got.len(), expected.len());
-        let near = got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5);
-        assert!(near, "{got:?}, expected {expected:?}");
-    }
+    use crate::bench::assert_near as close;
 
     #[test]
     fn by_hand() {

@@ -226,6 +226,23 @@ pub(crate) fn held_out_score(
     Ok(mean(&answers.iter().flatten().map(|s| (bench.utility(&s.text) + 1.0) / 2.0).collect::<Vec<_>>()))
 }
 
+/// How much higher answers to held-out prompts score with this `baseline` than with none, on the same samples.
+pub(crate) fn over_no_baseline(
+    seed: u64,
+    run: fn(Job<'_>) -> Result<Product>,
+    baseline: &str,
+) -> Result<f64> {
+    let bench = bench::Bench::new(seed)?;
+    let score = |baseline: &str| {
+        let own = format!(
+            "group_size = 4\nbaseline = \"{baseline}\"\n[draw]\ntemperature = 1.0\nmax_tokens = 24\n[training]\n\
+             batch_size = 8\nepochs = 4.0"
+        );
+        held_out_score(&bench, run, &own)
+    };
+    Ok(score(baseline)? - score("none")?)
+}
+
 fn scores_higher(seed: u64) -> Result<f64> {
     let bench = bench::Bench::new(seed)?;
     let own = "group_size = 8\n[draw]\nmax_tokens = 24\n[training]\nbatch_size = 8\nepochs = 2.0";

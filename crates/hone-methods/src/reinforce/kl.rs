@@ -159,14 +159,8 @@ pub fn token_rewards(method: &str, terminal: f64, kl: &[f32], weight: f64) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::Bench;
+    use crate::bench::{Bench, assert_near as close};
     use crate::policy::Sequence;
-
-    fn close(got: &[f32], expected: &[f32]) {
-        assert_eq!(got.len(), expected.len());
-        let near = got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5);
-        assert!(near, "{got:?}, expected {expected:?}");
-    }
 
     #[test]
     fn estimates_by_hand() {

@@ -5,11 +5,10 @@ use hone_nn::loss::{scalar, weighted_sum};
 use hone_nn::{Loss, Want};
 use serde::{Deserialize, Serialize};
 
-use crate::bench;
 use crate::error::{Error, Result};
 use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, method, not_negative, settings};
 use crate::refine::Draw;
-use crate::reinforce::grpo::held_out_score;
+use crate::reinforce::grpo::over_no_baseline;
 use crate::reinforce::kl::{Estimator, Penalty, per_answer};
 use crate::reinforce::{Look, Part, Reuse, Rollout, Rule, Sampling, Step, check_draw, learn, value};
 use crate::train::{Decay, Training};
@@ -194,15 +193,7 @@ fn run(mut job: Job<'_>) -> Result<Product> {
 }
 
 fn baseline_helps(seed: u64) -> Result<f64> {
-    let bench = bench::Bench::new(seed)?;
-    let score = |baseline: &str| {
-        let own = format!(
-            "group_size = 4\nbaseline = \"{baseline}\"\n[draw]\ntemperature = 1.0\nmax_tokens = 24\n[training]\n\
-             batch_size = 8\nepochs = 4.0"
-        );
-        held_out_score(&bench, run, &own)
-    };
-    Ok(score("moving_mean")? - score("none")?)
+    over_no_baseline(seed, run, "moving_mean")
 }
 
 #[cfg(test)]
@@ -210,6 +201,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::bench;
     use crate::policy::Sequence;
 
     fn rollout(reward: f64) -> Rollout {

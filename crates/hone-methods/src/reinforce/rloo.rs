@@ -5,11 +5,10 @@ use hone_nn::Loss;
 use hone_nn::loss::{seq_logps, sum_sequences, weighted_sum};
 use serde::{Deserialize, Serialize};
 
-use crate::bench;
 use crate::error::{Error, Result};
 use crate::method::{Claim, Family, Job, Makes, Needs, Product, Settings, method, not_negative, settings};
 use crate::refine::Draw;
-use crate::reinforce::grpo::held_out_score;
+use crate::reinforce::grpo::over_no_baseline;
 use crate::reinforce::{
     Look, Part, Reuse, Rollout, Rule, Sampling, Step, check_draw, learn, leave_one_out_advantages,
     token_logps,
@@ -129,20 +128,13 @@ fn run(job: Job<'_>) -> Result<Product> {
 }
 
 fn baseline_helps(seed: u64) -> Result<f64> {
-    let bench = bench::Bench::new(seed)?;
-    let score = |baseline: &str| {
-        let own = format!(
-            "group_size = 4\nbaseline = \"{baseline}\"\n[draw]\ntemperature = 1.0\nmax_tokens = 24\n[training]\n\
-             batch_size = 8\nepochs = 4.0"
-        );
-        held_out_score(&bench, run, &own)
-    };
-    Ok(score("leave_one_out")? - score("none")?)
+    over_no_baseline(seed, run, "leave_one_out")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench;
 
     #[test]
     fn divergence_is_part_of_the_reward() {
