@@ -78,9 +78,9 @@ pub(super) fn beside(id: &str, whole: &toml::Table, per_prompt: f64) -> f64 {
         _ => 0.0,
     };
     match id {
-        // Those that come out alike are asked for again, and most do. A question holds prompt, answer, words and
-        // refinement, and is read once for each of its two answers.
-        "ilf" => number("refinements") * (WRITE_COST * (1.0 + number("tries")) + 4.0 * number("questions")),
+        // A question holds prompt, answer, words and refinement. Asking again for what came out alike is left out: an
+        // answer alone is shorter than a text, which makes up for it.
+        "ilf" => number("refinements") * (WRITE_COST + 2.0 * number("questions")),
         // The reference, its log-probabilities, and greedy answers to its own validation prompts.
         "a-lol" => {
             let greedy = number("validation") * (number("evaluations") + 1.0) * WRITE_COST;
