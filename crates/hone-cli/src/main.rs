@@ -47,6 +47,8 @@ enum Command {
     /// Find prompts by feedback.
     #[command(subcommand)]
     Prompt(commands::prompt::Command),
+    /// Serve the OpenAI API in front of a model, keep every exchange, and take feedback on it.
+    Serve(commands::serve::Args),
     /// Edit weights after training.
     #[command(subcommand)]
     Steer(commands::steer::Command),
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Command::Methods(args) => commands::methods::run(args),
         Command::Reproduce(args) => commands::reproduce::run(args),
         Command::Prompt(command) => commands::prompt::run(command),
+        Command::Serve(args) => commands::serve::run(args),
         Command::Steer(command) => commands::steer::run(command),
         Command::Model(command) => commands::model::run(command),
     };

@@ -8,6 +8,8 @@ mod critique;
 mod improve;
 #[path = "cli/prompt.rs"]
 mod prompt;
+#[path = "cli/serve.rs"]
+mod serve;
 #[path = "cli/steer.rs"]
 mod steer;
 

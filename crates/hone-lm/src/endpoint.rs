@@ -29,7 +29,7 @@ mod config;
 mod price;
 mod probe;
 mod rate;
-mod stream;
+pub mod stream;
 mod wire;
 
 pub use config::{Dialect, EndpointConfig, Retry, TimeLimits};

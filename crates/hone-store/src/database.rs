@@ -11,9 +11,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::error::{Error, Result};
 use crate::rows::{self, Exchange};
 use crate::sql::{Sql, Value};
-use crate::store::{Forgotten, Lines, Page, Put, Query, Receipt, Run, Said, Store, Tally, Waiting};
+use crate::store::{
+    Forgotten, Key, Lines, Mean, Page, Put, Query, Receipt, Run, Said, Store, Tally, Waiting,
+};
 use crate::write::{Tx, index_some};
-use crate::{forget, read, search};
+use crate::{forget, keeps, read, search};
 
 /// Jobs of one commit, at most.
 const GROUP: usize = 4096;
@@ -30,8 +32,11 @@ enum Job {
     Run(Run, Vec<String>, Answer<()>),
     Forget(String, Answer<Forgotten>),
     Index(Answer<()>),
+    Keep(Keep, Answer<()>),
 }
 
+/// What the service keeps of itself.
+type Keep = Box<dyn FnOnce(&mut dyn Sql) -> Result<()> + Send>;
 type Answer<T> = oneshot::Sender<Result<T>>;
 
 /// A store over connections.
@@ -207,6 +212,9 @@ impl Writer {
                     let _ = answer.send(self.forget(&person));
                 }
                 Job::Index(answer) => self.index(answer),
+                Job::Keep(work, answer) => {
+                    let _ = answer.send(self.in_tx(|tx| work(tx.sql)));
+                }
                 Job::Put(..) | Job::Say(..) => {}
             }
         }
@@ -352,6 +360,39 @@ impl Store for Database {
 
     async fn forget(&self, person: &str) -> Result<Forgotten> {
         self.ask(|answer| Job::Forget(person.to_owned(), answer)).await
+    }
+
+    async fn runs(&self) -> Result<Vec<Run>> {
+        self.read(keeps::runs).await
+    }
+
+    async fn means(&self, tag: &str) -> Result<Vec<Mean>> {
+        let tag = tag.to_owned();
+        self.read(move |sql| keeps::means(sql, &tag)).await
+    }
+
+    async fn add_key(&self, key: Key) -> Result<()> {
+        self.ask(|answer| Job::Keep(Box::new(move |sql| keeps::add_key(sql, &key)), answer)).await
+    }
+
+    async fn keys(&self) -> Result<Vec<Key>> {
+        self.read(keeps::keys).await
+    }
+
+    async fn revoke_key(&self, id: &str) -> Result<()> {
+        let id = id.to_owned();
+        self.ask(|answer| Job::Keep(Box::new(move |sql| keeps::revoke_key(sql, &id)), answer)).await
+    }
+
+    async fn setting(&self, name: &str) -> Result<Option<String>> {
+        let name = name.to_owned();
+        self.read(move |sql| keeps::setting(sql, &name)).await
+    }
+
+    async fn set(&self, name: &str, body: Option<String>) -> Result<()> {
+        let name = name.to_owned();
+        self.ask(|answer| Job::Keep(Box::new(move |sql| keeps::set(sql, &name, body.as_deref())), answer))
+            .await
     }
 
     async fn ready(&self) -> Result<()> {

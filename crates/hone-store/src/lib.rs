@@ -10,6 +10,7 @@
 mod database;
 mod error;
 mod forget;
+mod keeps;
 mod postgres;
 mod read;
 mod rows;
@@ -26,7 +27,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use error::{Error, Result};
-pub use store::{Forgotten, Lines, Page, Put, Query, Receipt, Run, Said, State, Store, Tally, Waiting};
+pub use store::{
+    Forgotten, Key, Lines, Mean, Page, Put, Query, Receipt, Run, Said, State, Store, Tally, Waiting,
+};
 pub use transfer::{Exported, Imported, export, import};
 
 use database::{Connect, Database};

@@ -60,6 +60,15 @@ static MIGRATIONS: &[Migration] = &[
             {words}",
         fill: Some(tally::fill),
     },
+    Migration {
+        about: "keys and settings of the service",
+        sql: "
+            CREATE TABLE api_key(
+                id TEXT PRIMARY KEY, name TEXT NOT NULL, hash TEXT NOT NULL UNIQUE, scopes TEXT NOT NULL,
+                per_minute {int}, created {int} NOT NULL, revoked {int}) {clustered};
+            CREATE TABLE setting(name TEXT PRIMARY KEY, body TEXT NOT NULL) {clustered};",
+        fill: None,
+    },
 ];
 
 /// The version that this program writes.

@@ -53,6 +53,28 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// runs had used any of it; what those made is the caller's to delete.
     async fn forget(&self, person: &str) -> Result<Forgotten>;
 
+    /// Every run, by id.
+    async fn runs(&self) -> Result<Vec<Run>>;
+
+    /// What people thought of exchanges with a tag: a row per person, in the order of their first words. Exchanges
+    /// shown to nobody by name count as one person each.
+    async fn means(&self, tag: &str) -> Result<Vec<Mean>>;
+
+    /// Adds a key that may call the service.
+    async fn add_key(&self, key: Key) -> Result<()>;
+
+    /// Every key, also those that ended.
+    async fn keys(&self) -> Result<Vec<Key>>;
+
+    /// Ends a key. Ended again, nothing happens.
+    async fn revoke_key(&self, id: &str) -> Result<()>;
+
+    /// The text that the service keeps under a name.
+    async fn setting(&self, name: &str) -> Result<Option<String>>;
+
+    /// Keeps a text under a name; None takes it away.
+    async fn set(&self, name: &str, body: Option<String>) -> Result<()>;
+
     /// Whether the database answers.
     async fn ready(&self) -> Result<()>;
 }
@@ -204,6 +226,39 @@ pub struct Run {
     pub id: String,
     /// What it made: a model, a prompt, by name or path.
     pub model: String,
+}
+
+/// A key that may call the service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Key {
+    /// Names it.
+    pub id: String,
+    /// What it is for, in its owner's words.
+    pub name: String,
+    /// A digest of the key itself, which is nowhere kept.
+    #[serde(skip)]
+    pub hash: String,
+    /// What it may do.
+    pub scopes: Vec<String>,
+    /// Requests per minute, where limited.
+    pub per_minute: Option<i64>,
+    /// When it was made, in milliseconds since 1970.
+    pub created: i64,
+    /// When it ended, in milliseconds since 1970.
+    pub revoked: Option<i64>,
+}
+
+/// What one person thought of answers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Mean {
+    /// The person, or the exchange where nobody is named.
+    pub user: String,
+    /// The number of the person's first item.
+    pub first: i64,
+    /// Items with a value.
+    pub count: i64,
+    /// Their mean value, from 0 to 1.
+    pub mean: f64,
 }
 
 /// What was deleted.

@@ -3,7 +3,7 @@
 mod server;
 
 use hone_feedback::{Feedback, Form, Record, formats};
-use hone_store::{Error, Query, Run, Said, State, Store, export, import, open};
+use hone_store::{Error, Key, Query, Run, Said, State, Store, export, import, open};
 
 /// Everything that a record may hold, one line each.
 const LOG: &str = r#"{"id":"r1","prompt":[{"role":"user","content":"Name the capital of France."}],"responses":[{"id":"a","content":"Paris is the capital.","model":"m1","usage":{"prompt_tokens":7,"completion_tokens":5},"latency_ms":12.5},{"id":"b","content":"Lyon.","model":"m2"}],"feedback":[{"form":"thumb","on":"a","value":true,"by":"user:1","at":"2026-05-01T10:00:00Z"},{"form":"rating","on":"a","value":4,"scale":[1,5],"aspect":"helpful","by":"user:2"},{"form":"comparison","better":"a","worse":"b"},{"form":"ranking","order":[["a"],["b"]]},{"form":"critique","on":"b","text":"Lyon is not the capital, façade!"},{"form":"edit","on":"b","content":"Paris."},{"form":"span","on":"a","start":0,"end":5,"label":"fact","value":1},{"form":"step","on":"a","index":0,"correct":true},{"form":"outcome","on":"a","check":"tests","passed":false,"text":"Traceback"},{"form":"event","on":"a","event":"copied"},{"form":"rule","text":"be brief","scope":"mail"}],"split":"train","at":"2026-05-01T09:00:00Z","user":"user:1","session":"s1","tags":["geo","test"]}
@@ -49,6 +49,7 @@ async fn suite(names: &mut dyn Iterator<Item = String>) {
     sums(&*open(&address()).await.expect("open")).await;
     forgetting(&*open(&address()).await.expect("open")).await;
     together(&*open(&address()).await.expect("open")).await;
+    service(&*open(&address()).await.expect("open")).await;
 }
 
 async fn round_trip(store: &dyn Store, other: &dyn Store) {
@@ -254,6 +255,47 @@ async fn forgetting(store: &dyn Store) {
     assert_eq!(texts(store, "emojis").await, ["rule-12"]);
     assert_eq!(store.forget("user:3").await.expect("forget").exchanges, ["rule-12"]);
     assert_eq!(log_of(store).await, log);
+}
+
+/// What the service keeps of itself.
+async fn service(store: &dyn Store) {
+    let key = |id: &str, per_minute| Key {
+        id: id.into(),
+        name: "app".into(),
+        hash: format!("hash of {id}"),
+        scopes: vec!["infer".into(), "feedback".into()],
+        per_minute,
+        created: 5,
+        revoked: None,
+    };
+    store.add_key(key("k2", None)).await.expect("a key");
+    store.add_key(key("k1", Some(60))).await.expect("a key");
+    let again = store.add_key(key("k1", None)).await.expect_err("its id is taken").to_string();
+    assert_eq!(again, "key \"k1\": id: needed what is stored under this name, got something else");
+    store.revoke_key("k2").await.expect("ended");
+    store.revoke_key("k2").await.expect("ended again");
+    let missing = store.revoke_key("k3").await.expect_err("there is none").to_string();
+    assert_eq!(missing, "key: needed one that is stored, got \"k3\"");
+    let keys = store.keys().await.expect("keys");
+    assert_eq!(keys[0], key("k1", Some(60)));
+    assert!(keys[1].id == "k2" && keys[1].revoked.is_some());
+
+    assert_eq!(store.setting("s").await.expect("read"), None);
+    store.set("s", Some("one".into())).await.expect("set");
+    store.set("s", Some("two".into())).await.expect("set");
+    assert_eq!(store.setting("s").await.expect("read").as_deref(), Some("two"));
+    store.set("s", None).await.expect("unset");
+    assert_eq!(store.setting("s").await.expect("read"), None);
+
+    // Of user 1 two items with values 1 and (4 − 1) / (5 − 1) = 0.75, and the outcome 0 and the step 1.
+    store.put(records()).await.expect("put");
+    let means = store.means("geo").await.expect("means");
+    assert_eq!(means.len(), 1);
+    assert_eq!((means[0].user.as_str(), means[0].count, means[0].mean), ("user:1", 4, 2.75 / 4.0));
+    assert_eq!(store.means("other").await.expect("means"), []);
+    let run = Run { id: "run-1".into(), model: "m".into() };
+    store.record_run(run.clone(), vec!["r1".into()]).await.expect("run");
+    assert_eq!(store.runs().await.expect("runs"), [run]);
 }
 
 async fn together(store: &dyn Store) {

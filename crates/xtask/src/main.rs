@@ -95,7 +95,7 @@ fn peers(scripts: &[String]) -> Result<()> {
     let python = venv.join("bin/python");
     let python = python.to_str().context("the path of the workspace is not UTF-8")?.to_string();
     let rest = ["filelock", "typing-extensions", "sympy", "networkx", "jinja2", "fsspec", "numpy"];
-    let peers = ["transformers", "peft", "accelerate", "safetensors", "tokenizers", "trl"];
+    let peers = ["transformers", "peft", "accelerate", "safetensors", "tokenizers", "trl", "openai"];
     // An environment made for fewer packages is completed.
     let ready = peers.join(" ");
     if std::fs::read_to_string(venv.join("ready")).ok().as_ref() != Some(&ready) {
@@ -105,6 +105,10 @@ fn peers(scripts: &[String]) -> Result<()> {
         run(&python, &[&["-m", "pip", "install", "-q"], &rest[..], &peers[..]].concat())?;
         std::fs::write(venv.join("ready"), ready)?;
     }
+    // The service is called by the official client.
+    let client = ["test", "-q", "-p", "hone-server", "--test", "service", "python::"];
+    let status = Command::new("cargo").args(client).env("HONE_PYTHON", &python).current_dir(root()).status()?;
+    ensure!(status.success(), "the `openai` client does not work against the service");
     let default = vec!["exact.py".to_string()];
     for script in if scripts.is_empty() { &default } else { scripts } {
         run(&python, &[&format!("compare/{script}")])?;

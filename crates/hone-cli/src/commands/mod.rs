@@ -14,5 +14,6 @@ pub mod refine;
 pub mod reproduce;
 pub mod run;
 pub mod score;
+pub mod serve;
 pub mod simulate;
 pub mod steer;

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 /// Splits bytes into the data of server-sent events.
 #[derive(Debug, Default)]
-pub(super) struct EventReader {
+pub struct EventReader {
     line: Vec<u8>,
     data: String,
     any: bool,
@@ -13,7 +13,7 @@ pub(super) struct EventReader {
 
 impl EventReader {
     /// Takes bytes and returns the data of each event that they complete.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+    pub fn push(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut events = Vec::new();
         for &byte in bytes {
             // Lines end with LF, CR or both.
@@ -55,7 +55,7 @@ impl EventReader {
 
 /// Puts the chunks of a streamed answer together into the answer that a plain call would have given.
 #[derive(Debug, Default)]
-pub(super) struct Assembly {
+pub struct Assembly {
     fields: Map<String, Value>,
     choices: Vec<Choice>,
     usage: Option<Value>,
@@ -73,7 +73,7 @@ struct Choice {
 
 impl Assembly {
     /// Takes a chunk; returns which choices got which text.
-    pub(super) fn push(&mut self, chunk: &Value) -> Vec<(usize, String)> {
+    pub fn push(&mut self, chunk: &Value) -> Vec<(usize, String)> {
         let mut pieces = Vec::new();
         for (name, value) in chunk.as_object().into_iter().flatten() {
             match name.as_str() {
@@ -102,12 +102,12 @@ impl Assembly {
     }
 
     /// Whether every choice said why it ended.
-    pub(super) fn is_complete(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         !self.choices.is_empty() && self.choices.iter().all(|c| !c.finish.is_null())
     }
 
     /// The whole answer.
-    pub(super) fn finish(self) -> Value {
+    pub fn finish(self) -> Value {
         let mut answer = self.fields;
         let choices = self.choices.into_iter().enumerate().map(|(i, c)| c.finish(i)).collect();
         answer.insert("choices".into(), Value::Array(choices));
