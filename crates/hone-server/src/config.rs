@@ -213,7 +213,7 @@ impl Config {
             ("body_bytes", limits.body_bytes, 1),
             ("batch_bytes", limits.batch_bytes, 1),
             ("headers", limits.headers, 1),
-            // What the HTTP library needs to read a head at all.
+            // Less would refuse what browsers send.
             ("header_bytes", limits.header_bytes, 8192),
             ("connections", limits.connections, 1),
         ] {

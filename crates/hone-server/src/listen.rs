@@ -30,7 +30,7 @@ pub(crate) async fn serve(
     http.timer(TokioTimer::new())
         .header_read_timeout(seconds(limits.header_s))
         .max_headers(limits.headers)
-        .max_buf_size(limits.header_bytes);
+        .max_header_size(limits.header_bytes);
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(limits.connections));
     loop {

@@ -25,7 +25,9 @@ fn load(address: &str, caller: usize, count: &AtomicUsize, told: &Mutex<Vec<Stri
             body.len()
         )?;
         let mut status = String::new();
-        reader.read_line(&mut status)?;
+        if reader.read_line(&mut status)? == 0 {
+            return Ok(());
+        }
         let mut length = 0;
         loop {
             let mut line = String::new();
