@@ -31,6 +31,7 @@ enum Job {
     Say(Vec<Said>, Answer<Vec<Result<Receipt>>>),
     Run(Run, Vec<String>, Answer<()>),
     Forget(String, Answer<Forgotten>),
+    Unsay(Vec<String>, Answer<usize>),
     Index(Answer<()>),
     Keep(Keep, Answer<()>),
 }
@@ -211,6 +212,9 @@ impl Writer {
                 Job::Forget(person, answer) => {
                     let _ = answer.send(self.forget(&person));
                 }
+                Job::Unsay(keys, answer) => {
+                    let _ = answer.send(self.in_tx(|tx| tx.unsay(&keys)));
+                }
                 Job::Index(answer) => self.index(answer),
                 Job::Keep(work, answer) => {
                     let _ = answer.send(self.in_tx(|tx| work(tx.sql)));
@@ -360,6 +364,10 @@ impl Store for Database {
 
     async fn forget(&self, person: &str) -> Result<Forgotten> {
         self.ask(|answer| Job::Forget(person.to_owned(), answer)).await
+    }
+
+    async fn unsay(&self, keys: Vec<String>) -> Result<usize> {
+        self.ask(|answer| Job::Unsay(keys, answer)).await
     }
 
     async fn runs(&self) -> Result<Vec<Run>> {

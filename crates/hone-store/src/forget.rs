@@ -9,6 +9,9 @@ use crate::store::{Forgotten, Run};
 use crate::tally;
 use crate::write::Tx;
 
+/// What is needed of feedback to delete it.
+const COLUMNS: &str = "SELECT exchange, day, model, form, value, body, seq, place FROM feedback WHERE";
+
 impl Tx<'_> {
     /// [`crate::Store::record_run`].
     pub fn record_run(&mut self, run: &Run, items: &[String]) -> Result<()> {
@@ -41,8 +44,7 @@ impl Tx<'_> {
         let wrote =
             self.sql.query("SELECT DISTINCT exchange FROM response WHERE model = $1", &[person.into()])?;
         let mut exchanges: HashSet<i64> = shown.iter().chain(&wrote).map(|row| row.int(0)).collect();
-        let columns = "SELECT exchange, day, model, form, value, body, seq, place FROM feedback WHERE";
-        let mut said = self.sql.query(&format!("{columns} person = $1"), &[person.into()])?;
+        let mut said = self.sql.query(&format!("{COLUMNS} person = $1"), &[person.into()])?;
         let spoken_on: HashSet<i64> = said.iter().filter_map(|row| row.maybe_int(0)).collect();
         // Runs are asked for before what they used is gone.
         let touched: Vec<Value> = exchanges.union(&spoken_on).map(|seq| Value::Int(*seq)).collect();
@@ -50,12 +52,29 @@ impl Tx<'_> {
         let mut names: Vec<String> = ids.iter_mut().map(|row| row.text(0)).collect();
         exchanges.extend(self.empty_rules(&said)?);
         let keys: Vec<Value> = exchanges.iter().map(|seq| Value::Int(*seq)).collect();
-        said.extend(self.sql.find(&format!("{columns} exchange"), &keys, "")?);
+        said.extend(self.sql.find(&format!("{COLUMNS} exchange"), &keys, "")?);
         let mut seen = HashSet::new();
         said.retain(|row| seen.insert(row.int(6)));
         names.extend(said.iter().map(|row| format!("fb-{}", row.int(6))));
         let runs = self.runs_of(&names)?;
 
+        let count = said.len();
+        let deleted = self.delete(said, exchanges)?;
+        Ok(Forgotten { feedback: count, exchanges: deleted, runs })
+    }
+
+    /// [`crate::Store::unsay`].
+    pub fn unsay(&mut self, keys: &[String]) -> Result<usize> {
+        let keys: Vec<Value> = keys.iter().map(Value::from).collect();
+        let said = self.sql.find(&format!("{COLUMNS} key"), &keys, "")?;
+        let exchanges = self.empty_rules(&said)?.into_iter().collect();
+        let count = said.len();
+        self.delete(said, exchanges)?;
+        Ok(count)
+    }
+
+    /// Deletes rows of [`COLUMNS`], and exchanges without feedback beside them. Gives the names of the exchanges.
+    fn delete(&mut self, mut said: Vec<Row>, exchanges: HashSet<i64>) -> Result<Vec<String>> {
         let mut documents: Vec<i64> = exchanges.iter().filter_map(|seq| document(*seq, 0)).collect();
         for row in &mut said {
             if let Some(exchange) = row.maybe_int(0) {
@@ -88,7 +107,7 @@ impl Tx<'_> {
             }
             self.sql.execute("DELETE FROM exchange WHERE seq = $1", &seq)?;
         }
-        Ok(Forgotten { feedback: said.len(), exchanges: deleted, runs })
+        Ok(deleted)
     }
 
     /// Exchanges that held nothing but a rule of those said.

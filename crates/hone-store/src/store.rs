@@ -75,6 +75,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Keeps a text under a name; None takes it away.
     async fn set(&self, name: &str, body: Option<String>) -> Result<()>;
 
+    /// Deletes feedback by the keys that it was sent under ([`Said::key`]). Gives how many items there were. A key that
+    /// was taken back may be used again.
+    async fn unsay(&self, keys: Vec<String>) -> Result<usize>;
+
     /// Whether the database answers.
     async fn ready(&self) -> Result<()>;
 }

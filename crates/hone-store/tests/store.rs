@@ -134,6 +134,20 @@ async fn keys(store: &dyn Store) {
     let record = store.get("ex").await.expect("get").expect("record");
     assert_eq!(record.feedback.len(), 1);
     assert!(record.feedback[0].at.is_some(), "the store notes the time");
+    // Taken back: gone from the log, the index and the sums, with the exchange that held nothing but the rule.
+    let rule = Form::Rule { text: "be terse".into(), scope: None };
+    let rule = Said { key: Some("r".into()), ..said(rule.into()) };
+    store.say(vec![rule.clone()]).await.expect("say").remove(0).expect("said");
+    assert_eq!(texts(store, "terse").await.len(), 1);
+    let keys = || ["k", "r", "none"].map(str::to_owned).to_vec();
+    assert_eq!(store.unsay(keys()).await.expect("taken back"), 2);
+    assert_eq!(store.unsay(keys()).await.expect("taken back again"), 0);
+    assert!(store.get("ex").await.expect("get").expect("record").feedback.is_empty());
+    assert_eq!(texts(store, "terse").await, [""; 0]);
+    let sums = store.tallies(0..=1_000_000).await.expect("sums");
+    assert!(sums.iter().all(|sum| sum.what == "exchange" || sum.what == "response"), "{sums:?}");
+    let again = store.say(vec![with_key(thumb("x"))]).await.expect("say").remove(0).expect("said again");
+    assert_eq!(again.state, State::Joined);
 }
 
 async fn refusals(store: &dyn Store) {
