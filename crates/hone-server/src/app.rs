@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::gateway::{Backend, Recorder};
 use crate::metrics::Metrics;
 use crate::otlp::Traces;
+use crate::read::Holds;
 use crate::reask::Reasks;
 use crate::session::Sessions;
 use crate::variants::Variants;
@@ -51,6 +52,7 @@ pub(crate) struct Inner {
     pub webhooks: Webhooks,
     pub traces: Traces,
     pub methods: Vec<MethodPage>,
+    pub holds: Holds,
     /// Thrown when the service stops: nothing new is taken on.
     pub stopping: CancellationToken,
     /// Thrown when the time of running requests is over: what streams still go on are cut and stored.

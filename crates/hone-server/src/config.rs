@@ -28,6 +28,8 @@ pub struct Config {
     pub webhooks: Vec<WebhookConfig>,
     /// Base address of an OTLP/HTTP collector, such as `http://localhost:4318`; traces are sent to `/v1/traces`.
     pub otlp: Option<String>,
+    /// Folder of run folders, whose curves the pages show.
+    pub runs: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -40,6 +42,7 @@ impl Default for Config {
             limits: Limits::default(),
             webhooks: Vec::new(),
             otlp: None,
+            runs: None,
         }
     }
 }

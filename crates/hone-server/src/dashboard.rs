@@ -66,6 +66,8 @@ pub(crate) struct Model {
     model: String,
     #[serde(flatten)]
     sums: Sums,
+    /// Day by day; days without anything are left out.
+    days: Vec<Day>,
 }
 
 /// Figures for a page.
@@ -134,20 +136,29 @@ fn day_name(day: i64) -> String {
 fn dashboard(tallies: &[Tally], variants: Option<Figures>) -> Dashboard {
     let mut all = Adding::default();
     let mut days: BTreeMap<i64, Adding> = BTreeMap::new();
-    let mut models: BTreeMap<&str, Adding> = BTreeMap::new();
+    let mut models: BTreeMap<&str, (Adding, BTreeMap<i64, Adding>)> = BTreeMap::new();
     for tally in tallies {
         all.add(tally);
         days.entry(tally.day).or_default().add(tally);
         if !tally.model.is_empty() {
-            models.entry(&tally.model).or_default().add(tally);
+            let (all, days) = models.entry(&tally.model).or_default();
+            all.add(tally);
+            days.entry(tally.day).or_default().add(tally);
         }
     }
+    let named = |days: BTreeMap<i64, Adding>| {
+        days.into_iter().map(|(day, sums)| Day { day: day_name(day), sums: sums.done() }).collect()
+    };
     Dashboard {
         all: all.done(),
-        days: days.into_iter().map(|(day, sums)| Day { day: day_name(day), sums: sums.done() }).collect(),
+        days: named(days),
         models: models
             .into_iter()
-            .map(|(name, sums)| Model { model: name.to_owned(), sums: sums.done() })
+            .map(|(name, (sums, days))| Model {
+                model: name.to_owned(),
+                sums: sums.done(),
+                days: named(days),
+            })
             .collect(),
         variants,
     }
@@ -214,6 +225,10 @@ mod tests {
         assert_eq!((shown.days[0].day.as_str(), shown.days.len()), ("2026-05-01", 2));
         assert_eq!((shown.all.exchanges, shown.models[0].sums.responses), (3, 3));
         assert_eq!(shown.models[0].sums.latency_ms, Some(15.0));
+        assert_eq!(
+            shown.models[0].days.iter().map(|day| day.day.as_str()).collect::<Vec<_>>(),
+            ["2026-05-01", "2026-05-02"]
+        );
         assert_eq!(shown.all.satisfaction.as_ref().map(|s| (s.count, s.mean)), Some((4, 0.75)));
         assert_eq!(shown.days[1].sums.satisfaction, None);
         assert_eq!(shown.all.feedback["event:copied"], 1);

@@ -19,7 +19,8 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::metrics::{Endpoint, Request as RequestLabels};
 use crate::{
-    catalogue, dashboard, feedback, gateway, health, ids, keys, log, metrics, queue, session, variants,
+    catalogue, dashboard, feedback, gateway, health, ids, keys, log, metrics, pages, queue, read, session,
+    variants,
 };
 
 /// Carries the name that the service gave a request.
@@ -33,6 +34,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
         (name = "gateway", description = "The OpenAI API"),
         (name = "feedback", description = "What people and programs say about answers"),
         (name = "log", description = "What was stored"),
+        (name = "labels", description = "What to label next, and how far people agree"),
         (name = "variants", description = "Two models side by side"),
         (name = "keys", description = "Who may call"),
         (name = "operations", description = "Health and figures"),
@@ -71,6 +73,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::metrics))
         .routes(routes!(document))
+        .merge(read::routes())
 }
 
 /// The OpenAPI document, as `/openapi.json` serves it.
@@ -89,6 +92,7 @@ async fn document() -> impl IntoResponse {
 pub(crate) fn router(app: &App) -> Router {
     let (router, _) = routes().split_for_parts();
     router
+        .merge(pages::routes())
         .fallback(async || {
             ApiError::new(StatusCode::NOT_FOUND, "unknown_url", "needed a path of this service")
         })

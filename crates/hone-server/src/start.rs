@@ -13,6 +13,7 @@ use crate::config::{Config, seconds};
 use crate::gateway::{Backend, Recorder};
 use crate::metrics::Metrics;
 use crate::otlp::Traces;
+use crate::read::Holds;
 use crate::reask::Reasks;
 use crate::session::Sessions;
 use crate::variants::Variants;
@@ -92,6 +93,7 @@ impl Server {
             webhooks,
             traces,
             methods,
+            holds: Holds::default(),
             stopping: stopping.clone(),
             ending: CancellationToken::new(),
             tasks: TaskTracker::new(),

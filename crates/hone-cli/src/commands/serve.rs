@@ -34,6 +34,9 @@ pub struct Args {
     /// Serve without keys on an address that others can reach.
     #[arg(long)]
     open: bool,
+    /// Folder of run folders, whose curves the pages show.
+    #[arg(long, value_name = "DIR")]
+    runs: Option<PathBuf>,
     /// Lines of the log as JSON.
     #[arg(long)]
     log_json: bool,
@@ -161,6 +164,7 @@ fn settings(args: Args) -> Result<Config> {
         config.store = store;
     }
     config.open |= args.open;
+    config.runs = args.runs.or(config.runs);
     for folder in args.model {
         let folder = if folder.as_os_str() == "tiny" { hone_methods::tiny::folder()? } else { folder };
         config.backends.push(BackendConfig { folder: Some(folder), ..BackendConfig::default() });
