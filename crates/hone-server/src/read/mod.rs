@@ -2,6 +2,7 @@
 //! curves of runs. One file per resource.
 
 mod agreement;
+mod events;
 mod exchanges;
 mod queue;
 mod runs;

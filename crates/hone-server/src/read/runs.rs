@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::auth::{Allowed, Read};
 use crate::error::{ApiError, ErrorBody, Result};
+use crate::read::events;
 
 /// Points of a curve; of longer ones every so manieth is shown.
 const POINTS: usize = 1000;
@@ -91,9 +92,7 @@ pub(crate) async fn one(
     items.truncate(ITEMS);
     let (curves, settings) = match folder {
         None => (BTreeMap::new(), None),
-        Some(folder) => {
-            blocking(move || Ok((curves(&folder.join("metrics.jsonl"))?, settings(&folder)))).await?
-        }
+        Some(folder) => blocking(move || Ok((curves(&folder)?, settings(&folder)))).await?,
     };
     Ok(Json(WholeRun { id, model: known.map(|run| run.model), items, more, curves, settings }))
 }
@@ -105,7 +104,7 @@ async fn folders(app: &App) -> Result<BTreeSet<String>> {
         let mut names = BTreeSet::new();
         for entry in std::fs::read_dir(&runs)? {
             let entry = entry?;
-            if entry.path().join("metrics.jsonl").is_file()
+            if has_curves(&entry.path())
                 && let Ok(name) = entry.file_name().into_string()
             {
                 names.insert(name);
@@ -131,9 +130,47 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// Every number of a run's log by its name, over the steps.
-fn curves(path: &FilePath) -> std::io::Result<BTreeMap<String, Vec<(f64, f64)>>> {
-    let mut curves: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+/// The file in which Hone's runs say what they do.
+const METRICS: &str = "metrics.jsonl";
+
+fn has_curves(folder: &FilePath) -> bool {
+    folder.join(METRICS).is_file() || event_files(folder).is_ok_and(|files| !files.is_empty())
+}
+
+/// TensorBoard's files, which other trainers write.
+fn event_files(folder: &FilePath) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("events.out.tfevents.") {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Every number that a run noted by its name, over the steps.
+fn curves(folder: &FilePath) -> std::io::Result<BTreeMap<String, Vec<(f64, f64)>>> {
+    let mut curves = BTreeMap::new();
+    let metrics = folder.join(METRICS);
+    if metrics.is_file() {
+        // The events beside it, if any, say the same.
+        metrics_curves(&metrics, &mut curves)?;
+    } else {
+        for path in event_files(folder)? {
+            let mut bytes = Vec::new();
+            std::fs::File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
+            events::curves(&bytes, &mut curves);
+        }
+    }
+    for points in curves.values_mut() {
+        thin(points);
+    }
+    Ok(curves)
+}
+
+fn metrics_curves(path: &FilePath, curves: &mut BTreeMap<String, Vec<(f64, f64)>>) -> std::io::Result<()> {
     let file = std::fs::File::open(path)?.take(LONGEST);
     for (number, line) in BufReader::new(file).lines().enumerate() {
         // A run may be writing its last line just now.
@@ -155,10 +192,7 @@ fn curves(path: &FilePath) -> std::io::Result<BTreeMap<String, Vec<(f64, f64)>>>
             }
         }
     }
-    for points in curves.values_mut() {
-        thin(points);
-    }
-    Ok(curves)
+    Ok(())
 }
 
 /// Leaves every so manieth point, and the last.
@@ -191,7 +225,7 @@ mod tests {
         let path = folder.path().join("metrics.jsonl");
         let text = "{\"global_step\":2,\"loss\":1.5,\"kl\":null,\"warnings\":[\"x\"]}\n{\"global_step\":4,\"loss\":1,\"kl\":0.5}\n{\"method\":\"sft\",\"global_step\":1,\"loss\":2}\n{\"glob";
         std::fs::write(&path, text).expect("written");
-        let curves = curves(&path).expect("read");
+        let curves = curves(folder.path()).expect("read");
         assert_eq!(curves["loss"], [(2.0, 1.5), (4.0, 1.0)]);
         assert_eq!(curves["kl"], [(4.0, 0.5)]);
         assert_eq!(curves["sft: loss"], [(1.0, 2.0)]);
