@@ -209,6 +209,27 @@ fn a_person_labels_in_every_form() {
     page.key("b", 0);
     page.key("Enter", CTRL);
     page.until("document.querySelector('#empty')");
+    // What was said is in the figures, and what was stored is found by them.
+    page.click("nav a[href='/dashboard']");
+    page.until("[...document.querySelectorAll('.fact')].some((fact) => fact.textContent.startsWith('Things said') && fact.textContent.endsWith('13'))");
+    page.until("document.querySelector('.chart svg[role=img][aria-label*=points]')");
+    page.click("nav a[href='/exchanges']");
+    page.fill("[name=q]", "river");
+    page.key("Enter", 0);
+    page.until(
+        "location.search === '?q=river' && document.querySelectorAll('main ol.list > li').length === 1",
+    );
+    page.click("main ol.list a");
+    page.until("document.querySelector('main h1').textContent === 'Exchange old'");
+    page.click("main a[href='/runs/run-1']");
+    page.until("document.querySelector('main h1').textContent === 'Run run-1' && document.querySelector('.chart polyline')");
+    page.click("nav a[href='/methods']");
+    page.fill("[name=q]", "nothing like it");
+    page.until("document.querySelector('main').textContent.includes('No method fits')");
+    page.fill("[name=q]", "pairs");
+    page.until("document.querySelector('main a[href=\"/methods/dpo\"]')");
+    page.click("nav a[href='/label']");
+    page.until("document.querySelector('#empty')");
     // The help is a dialog that keys open and close.
     page.key("?", 0);
     page.until("document.querySelector('#help').open");

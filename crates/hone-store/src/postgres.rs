@@ -119,6 +119,10 @@ impl Sql for Postgres {
     }
 
     fn query(&mut self, sql: &str, values: &[Value]) -> Result<Vec<Row>> {
+        // Such text cannot be stored, and all that is asked for is to equal it.
+        if values.iter().any(holds_nul) {
+            return Ok(Vec::new());
+        }
         let rows = self.client.query(sql, &args(values)).map_err(|error| self.failed(error))?;
         Ok(rows.iter().map(cells).collect())
     }
@@ -128,7 +132,7 @@ impl Sql for Postgres {
         let rows = match keys.first() {
             None => return Ok(Vec::new()),
             Some(Value::Int(_)) => self.client.query(&sql, &[&ints(keys.iter())]),
-            Some(_) => self.client.query(&sql, &[&texts(keys.iter())]),
+            Some(_) => self.client.query(&sql, &[&texts(keys.iter().filter(|key| !holds_nul(key)))]),
         };
         Ok(rows.map_err(|error| self.failed(error))?.iter().map(cells).collect())
     }
@@ -206,6 +210,11 @@ impl Sql for Postgres {
     fn is_sound(&mut self) -> bool {
         !self.client.is_closed()
     }
+}
+
+/// Whether a value is text with the character 0, which Postgres refuses to read.
+fn holds_nul(value: &Value) -> bool {
+    matches!(value, Value::Text(text) if text.contains('\0'))
 }
 
 fn ints<'a>(values: impl Iterator<Item = &'a Value<'a>>) -> Vec<Option<i64>> {

@@ -146,6 +146,11 @@ async fn keys(store: &dyn Store) {
     assert_eq!(texts(store, "terse").await, [""; 0]);
     let sums = store.tallies(0..=1_000_000).await.expect("sums");
     assert!(sums.iter().all(|sum| sum.what == "exchange" || sum.what == "response"), "{sums:?}");
+    // What no database holds is found in none.
+    assert_eq!(store.unsay(vec!["a\0".into()]).await.expect("nothing"), 0);
+    assert!(store.get("a\0").await.expect("nothing").is_none());
+    let odd = Query { tag: Some("a\0".into()), by: Some("\0".into()), ..Query::default() };
+    assert_eq!(store.search(odd).await.expect("nothing").hits, []);
     let again = store.say(vec![with_key(thumb("x"))]).await.expect("say").remove(0).expect("said again");
     assert_eq!(again.state, State::Joined);
 }
