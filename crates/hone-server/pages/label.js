@@ -3,12 +3,12 @@
 import { ApiError, get, post } from "./api.js";
 import { conversation, filters, link, remark, values } from "./browse.js";
 import { announce, field, h, letter, number } from "./dom.js";
-import { empty, items } from "./draft.js";
+import { empty, items, lines } from "./draft.js";
 import { answer, together } from "./panels.js";
 
 const KEYS = [
   ["j, k", "next and previous answer"], ["g, b", "this answer is good, bad"], ["1 to 9", "mark of the chosen aspect"],
-  ["a", "next aspect"], ["c", "critique"], ["e", "edit"], ["m", "mark spans"], ["t", "steps"],
+  ["a", "next aspect"], ["c", "critique"], ["e", "edit"], ["m", "mark spans; a part that is selected in the text is taken over"], ["t", "steps"],
   ["[ and ]", "the left, the right one is better"], ["=", "both are as good"], ["o", "to the order; there, arrows move and = ties"],
   ["r", "rule"], ["Ctrl+Enter", "save and go on"], ["s", "skip"], ["z", "undo the last save"], ["Esc", "leave a field"], ["?", "this help"],
 ];
@@ -17,6 +17,19 @@ const SETTINGS = { name: "", aspects: "helpful, correct", top: "5", overlap: "1"
 /** A name for one thing said, by which it can be taken back. */
 function key() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Where the part of a shown text that is selected lies in a text field with the same text; null: nothing is. */
+function chosenPart(text) {
+  const selection = getSelection();
+  if (!selection.rangeCount || selection.isCollapsed || !text) return null;
+  const range = selection.getRangeAt(0);
+  if (!text.contains(range.startContainer) || !text.contains(range.endContainer)) return null;
+  const before = document.createRange();
+  before.selectNodeContents(text);
+  before.setEnd(range.startContainer, range.startOffset);
+  const start = lines(before.toString()).length;
+  return [start, start + lines(range.toString()).length];
 }
 
 function settings() {
@@ -351,7 +364,12 @@ class Screen {
   unfold(kind) {
     const part = this.card?.querySelector(`[data-tool=${kind}]`);
     if (!part) return;
-    const focus = () => part.querySelector(".body textarea, .body button, .body input")?.focus();
+    const chosen = kind === "spans" ? chosenPart(this.card.querySelector("[data-text]")) : null;
+    const focus = () => {
+      const first = part.querySelector(".body textarea, .body button, .body input");
+      first?.focus();
+      if (chosen) first?.setSelectionRange(...chosen);
+    };
     // What is in it is made once it is told that it is open, which is before this is told.
     if (!part.open) part.addEventListener("toggle", focus, { once: true });
     else focus();

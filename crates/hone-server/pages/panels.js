@@ -142,7 +142,7 @@ function spans(state, response, called, draw) {
     state.changed();
   };
   refresh();
-  return h("div", null, field(`Choose a part of ${called}`, source), h("div", { class: "grid" },
+  return h("div", null, field(`Choose a part of ${called}`, source, "Or select it in the answer above and press m."), h("div", { class: "grid" },
     field("What it is", label), field("How it is", value), field("Why (if you like)", words)), kinds, wrong,
   h("button", { type: "button", "data-action": "mark", onclick: add }, "Mark this part"), list);
 }

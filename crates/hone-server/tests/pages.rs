@@ -167,6 +167,16 @@ fn a_person_labels_in_every_form() {
     page.fill(&answer("a", "[name=span-words]"), "no smileys");
     page.click(&answer("a", "[data-action=mark]"));
     page.until("document.querySelector('[data-answer=a] > .text mark')?.textContent === '🙂 '");
+    // A part that is selected in the answer is taken over: "three" behind the line end, which is one in the field.
+    page.eval(
+        "(() => { const text = document.querySelector('[data-answer=a] > .text').lastChild; const at = text.data.indexOf('three');
+           getSelection().setBaseAndExtent(text, at, text, at + 5); document.activeElement.blur(); })()",
+    );
+    page.key("m", 0);
+    page.until("document.activeElement?.name === 'span-text' && document.activeElement.selectionStart === 11 && document.activeElement.selectionEnd === 16");
+    page.fill(&answer("a", "[name=span-label]"), "spelling");
+    page.eval("document.querySelector('[data-answer=a] [name=span-value]').value = ''");
+    page.click(&answer("a", "[data-action=mark]"));
     // Steps by clicks: the lines of the answer.
     page.click(&answer("a", "[data-tool=steps] summary"));
     page.click(&answer("a", ".steps li:nth-child(1) .pick.good"));
@@ -192,7 +202,7 @@ fn a_person_labels_in_every_form() {
     page.click("[data-part=order] [data-id=b] .tie");
     page.fill("[name=rule]", "Write numbers as digits.");
     page.fill("[name=scope]", "sums");
-    page.until("document.querySelector('#count').textContent === '12 things said'");
+    page.until("document.querySelector('#count').textContent === '13 things said'");
     assert_eq!(page.eval("window.hacked ?? null"), Value::Null, "stored script ran");
     page.key("Enter", CTRL);
     page.until("document.querySelector('[data-answer=p1]')");
@@ -211,7 +221,7 @@ fn a_person_labels_in_every_form() {
     page.until("document.querySelector('#empty')");
     // What was said is in the figures, and what was stored is found by them.
     page.click("nav a[href='/dashboard']");
-    page.until("[...document.querySelectorAll('.fact')].some((fact) => fact.textContent.startsWith('Things said') && fact.textContent.endsWith('13'))");
+    page.until("[...document.querySelectorAll('.fact')].some((fact) => fact.textContent.startsWith('Things said') && fact.textContent.endsWith('14'))");
     page.until("document.querySelector('.chart svg[role=img][aria-label*=points]')");
     page.click("nav a[href='/exchanges']");
     page.fill("[name=q]", "river");
@@ -249,6 +259,7 @@ fn a_person_labels_in_every_form() {
         {"form": "comparison", "better": "b", "worse": "a"},
         {"form": "ranking", "order": [["a"], ["c", "b"]]},
         {"form": "span", "on": "a", "start": 4, "end": 6, "label": "odd", "value": -1.0, "text": "no smileys"},
+        {"form": "span", "on": "a", "start": 11, "end": 16, "label": "spelling"},
         {"form": "step", "on": "a", "index": 0, "correct": true},
         {"form": "step", "on": "a", "index": 2, "correct": false},
         {"form": "edit", "on": "b", "content": "Five."},
@@ -259,7 +270,7 @@ fn a_person_labels_in_every_form() {
     assert_eq!(said(&log, "old", "user:ann"), [json!({"form": "thumb", "on": "o1", "value": false})]);
     assert_eq!(said(&log, "middle", "user:ann"), [Value::Null; 0]);
     let all: usize = log.iter().map(|record| record["feedback"].as_array().map_or(0, Vec::len)).sum();
-    assert_eq!(all, 12 + 1 + 1, "nothing else is stored");
+    assert_eq!(all, 13 + 1 + 1, "nothing else is stored");
 }
 
 fn sorted(mut items: Vec<Value>) -> Vec<String> {
