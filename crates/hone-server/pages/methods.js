@@ -35,6 +35,6 @@ function group(all) {
 /** The page of one method. */
 export async function method(_, id) {
   const found = await get(`/v1/methods/${encodeURIComponent(id)}`);
-  return h("article", { class: "page" }, h("p", { class: "chips" }, h("a", { href: "/methods" }, "All methods"), h("span", { class: "chip" }, found.family), h("code", null, found.id)),
+  return h("article", { class: "page" }, h("p", { class: "chips" }, h("a", { href: "/methods" }, "All methods"), h("span", { class: "chip" }, found.family)),
     markdown(found.page, found.name));
 }

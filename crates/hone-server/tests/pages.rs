@@ -39,7 +39,8 @@ fn methods() -> Vec<MethodPage> {
         family: "preference".into(),
         summary: format!("Learn from pairs. {HOSTILE}"),
         page: format!(
-            "# DPO\n\nA *loss* on `pairs`, see [its page](ipo.md) and [no](javascript:alert(1)).\n\n| a | b |\n|---|---|\n| 1 | {HOSTILE} |\n"
+            "# DPO\n\nA `{}` and a *loss* on `pairs`, see [its page](ipo.md) and [no](javascript:alert(1)).\n\n| a | b |\n|---|---|\n| 1 | {HOSTILE} |\n",
+            "a_name_without_end_".repeat(6)
         ),
     }]
 }
