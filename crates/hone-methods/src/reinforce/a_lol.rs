@@ -55,12 +55,15 @@ method! {
     /// (`claim_priority_helps`); answers are more varied than DPO's (`claim_answers_vary_more_than_dpos`); advantages have the
     /// sign of the true quality more often than not (`claim_advantages_have_the_right_sign`).
     ///
-    /// Not seen here, in one attempt each: the variants above `r_lol` (`claim_rewards_above_r_lol`, −0.006 ± 0.062), `wbc`
-    /// (`claim_rewards_above_wbc`, 0.006 ± 0.046) and `r_gold` (`claim_rewards_above_r_gold`, 0.019 ± 0.045); the positive part
-    /// with fewer steps as good as all (`claim_the_positive_part_is_enough`, −0.023 ± 0.032); seeds nearer to each other than
-    /// PPO's (`claim_seeds_differ_less`, −0.028 ± 0.031); both components of a sum rising (`claim_all_components_hold`,
-    /// 0.039 ± 0.048, no seed falls); values that know prompts (`claim_values_know_prompts`, −0.004 ± 0.012). The last may be
-    /// why: 48 prompts and ten passes do not teach the head which prompts pay less, so that advantages are noisy.
+    /// Not seen here, in one attempt each but for the last: the variants above `r_lol` (`claim_rewards_above_r_lol`,
+    /// −0.006 ± 0.062), `wbc` (`claim_rewards_above_wbc`, 0.006 ± 0.046) and `r_gold` (`claim_rewards_above_r_gold`, 0.019 ±
+    /// 0.045); the positive part with fewer steps as good as all (`claim_the_positive_part_is_enough`, −0.023 ± 0.032); seeds
+    /// nearer to each other than PPO's (`claim_seeds_differ_less`, −0.028 ± 0.031); both components of a sum rising
+    /// (`claim_all_components_hold`, 0.039 ± 0.048, no seed falls); values that know prompts (`claim_values_know_prompts`).
+    /// The last was −0.004 ± 0.012 with 48 validation prompts and ten passes, as all other claims have them, and is 0.019 ±
+    /// 0.026 with 144 and forty; where both words of a prompt count, not the first alone, it was 0.020 ± 0.020. The head so
+    /// learns something of prompts in four seeds of five, and not surely: advantages stay noisy, which may be why the
+    /// variants tie.
     /// # Source
     /// Baheti et al., ICLR 2024, arXiv:2305.14718.
     pub static A_LOL: Method = Method {
@@ -631,7 +634,7 @@ mod tests {
 
     #[test]
     fn claim_values_know_prompts() {
-        assert_within(values_know_prompts, -0.03..0.02);
+        assert_within(values_know_prompts, -0.01..0.05);
     }
 
     #[test]
