@@ -4,6 +4,7 @@ mod chromium;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use chromium::{Browser, CTRL, SHIFT};
 use hone_feedback::Record;
@@ -476,9 +477,12 @@ async fn send(
     headers: &[(&str, &str)],
     body: Option<Value>,
 ) -> reqwest::Response {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-    let mut request = client.request(method.parse().expect("a method"), address);
+    // Making a client is slow. Every test has a runtime of its own, so no connection is kept for the next one.
+    static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client")
+    });
+    let mut request = CLIENT.request(method.parse().expect("a method"), address);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -486,6 +490,12 @@ async fn send(
         request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
     }
     request.send().await.expect("an answer")
+}
+
+/// Percent escapes as text.
+fn percent(text: &str) -> String {
+    let escaped = reqwest::Url::parse(&format!("http://h/?v={text}")).expect("an address");
+    escaped.query_pairs().map(|(_, value)| value.into_owned()).collect()
 }
 
 async fn json_of(answer: reqwest::Response) -> Value {
@@ -615,6 +625,32 @@ fn the_read_api() {
         assert_eq!((&run["items"], run["curves"]["loss"].as_array().map(Vec::len)), (&json!(["old"]), Some(50)));
         for path in ["/api/runs/..", "/api/runs/..%2Fruns%2Frun-1", "/api/runs/none"] {
             assert_eq!(get(path).await.status(), 404, "{path}");
+        }
+
+        // Whatever is asked, it is answered or refused, never a failure.
+        let odd = ["%00", "%F0%9F%99%82", "%FF", "-1", "99999999999999999999", "0.5", "'", "%22", "*", "%22a*", "..", "%2F", "NaN"];
+        for value in odd {
+            for name in ["q", "model", "tag", "session", "user", "by", "form", "since", "until", "before", "limit"] {
+                for path in ["exchanges", "queue/agreement"] {
+                    let status = get(&format!("/api/{path}?{name}={value}")).await.status();
+                    assert!(status == 200 || status == 400, "{path}?{name}={value}: {status}");
+                }
+            }
+            for path in ["exchanges", "runs"] {
+                let status = get(&format!("/api/{path}/{value}")).await.status();
+                assert!(status == 404 || status == 400, "{path}/{value}: {status}");
+            }
+            let text = percent(value);
+            for (path, body) in [
+                ("next", json!({"by": format!("user:{text}"), "q": text, "tag": text, "before": -1, "form": text})),
+                ("next", json!({"by": "user:x", "overlap": text})),
+                ("skip", json!({"by": format!("user:{text}"), "id": text})),
+                ("undo", json!({"keys": [text, ""]})),
+                ("undo", json!({"keys": text})),
+            ] {
+                let status = send("POST", &at(&format!("/api/queue/{path}")), &[], Some(body.clone())).await.status();
+                assert!(status.is_success() || status == 400, "{path} {body}: {status}");
+            }
         }
 
         // Two people per exchange; a third gets another one.
