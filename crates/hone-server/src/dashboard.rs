@@ -23,6 +23,7 @@ const Z: f64 = 1.959_964;
 #[into_params(parameter_in = Query)]
 pub(crate) struct Days {
     /// So many days up to today, from 1 to 366. Without: 30.
+    #[param(minimum = 1, maximum = 366)]
     days: Option<i64>,
 }
 

@@ -43,7 +43,8 @@ pub(crate) struct Search {
     until: Option<String>,
     /// Go on after a page: its `next`.
     before: Option<i64>,
-    /// At most so many, from 1 to 1000.
+    /// At most so many, from 1 to 1000. Without: 50.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
 }
 

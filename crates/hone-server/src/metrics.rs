@@ -145,7 +145,7 @@ impl Metrics {
 /// Figures for Prometheus.
 #[utoipa::path(
     get, path = "/metrics", tag = "operations",
-    responses((status = 200, description = "OpenMetrics text", content_type = "text/plain", body = String),
+    responses((status = 200, description = "OpenMetrics text", content_type = "application/openmetrics-text", body = String),
         (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 429, body = ErrorBody))
 )]
 pub(crate) async fn metrics(State(app): State<App>, _: Allowed<Read>) -> Result<impl IntoResponse> {

@@ -29,12 +29,14 @@ pub(crate) struct Task {
     /// Who labels: what this person has labelled is left out.
     by: Option<String>,
     /// People who are to label each exchange, from 1 to 20. Without: 1.
+    #[param(minimum = 1, maximum = 20)]
     overlap: Option<usize>,
     /// Only exchanges with this tag.
     tag: Option<String>,
     /// Only exchanges with an answer of this model.
     model: Option<String>,
     /// At most so many, from 1 to 200. Without: 20.
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<usize>,
 }
 
