@@ -1,13 +1,12 @@
 use std::collections::HashMap;
 
-use hone_lm::model::Timings;
 use hone_lm::{
-    Capabilities, Continuation, Event, FinishReason, GenerateRequest, Generation, Sample, ScoreRequest,
-    Scored, Token, Usage,
+    Capabilities, Continuation, Event, GenerateRequest, Generation, ScoreRequest, Scored, Token, Usage,
 };
 use hone_worlds::roles;
 
 use super::*;
+use crate::bench::scripted::answers;
 
 /// A model that says what is written down for a prompt, one text per sample, again and again; otherwise `else`.
 #[derive(Default)]
@@ -23,16 +22,6 @@ impl Script {
     fn new(lines: impl IntoIterator<Item = (String, Vec<String>)>, or_else: &str) -> Script {
         let can = Capabilities { name: "script".into(), ..Capabilities::default() };
         Script { can, lines: lines.into_iter().collect(), or_else: or_else.into(), logps: (0.0, 0.0, 0.0) }
-    }
-}
-
-fn asked(prompt: &Prompt) -> String {
-    match prompt {
-        Prompt::Messages { messages, .. } => {
-            messages.last().map(|message| message.text()).unwrap_or_default()
-        }
-        Prompt::Text(text) => text.clone(),
-        Prompt::Tokens(_) => String::new(),
     }
 }
 
@@ -52,25 +41,12 @@ impl LanguageModel for Script {
         _: &mut dyn FnMut(Event),
     ) -> hone_lm::Result<Vec<hone_lm::Result<Generation>>> {
         self.can.check(requests)?;
-        let answer = |request: &GenerateRequest| {
-            let lines = self.lines.get(&asked(&request.prompt));
-            let sample = |index: usize| Sample {
-                text: lines.map_or(&self.or_else, |lines| &lines[index % lines.len()]).clone(),
-                message: None,
-                tokens: request.logprobs.then(|| vec![token(self.logps.2)]),
-                finish: FinishReason::Stop,
-            };
-            Ok(Generation {
-                samples: (0..request.n).map(sample).collect(),
-                usage: Usage::default(),
-                cost: None,
-                timings: Timings::default(),
-                model: "script".into(),
-                attempts: 1,
-                raw: None,
-            })
-        };
-        Ok(requests.iter().map(answer).collect())
+        let tells = requests.iter().any(|request| request.logprobs);
+        Ok(answers(requests, &|asked, index, _| {
+            let lines = self.lines.get(asked);
+            let text = lines.map_or(&self.or_else, |lines| &lines[index % lines.len()]).clone();
+            (text, tells.then(|| vec![token(self.logps.2)]))
+        }))
     }
 
     fn score(&self, requests: &[ScoreRequest]) -> hone_lm::Result<Vec<hone_lm::Result<Scored>>> {

@@ -2,13 +2,13 @@
 
 use hone_feedback::Record;
 use hone_feedback::metrics::{mean, standard_deviation};
-use hone_lm::model::{Capabilities, Event, FinishReason, Generation, Sample, Scored, Timings, Usage};
-use hone_lm::{GenerateRequest, LanguageModel, Prompt, ScoreRequest};
 use hone_nn::train::seed::rng;
 use hone_worlds::Detail;
 use rand::Rng;
+use rand_chacha::ChaCha8Rng;
 
 use super::{Context, Iad, Tells, decode};
+use crate::bench::scripted::Scripted;
 use crate::critique::{Critic, Degraded, Verifier};
 use crate::error::Result;
 use crate::oracle::{Oracle, Verdict};
@@ -62,88 +62,34 @@ impl Oracle for Layouts {
 /// Copies each place of the specification with probability 0.3 and otherwise writes any value. Of a shown best answer it
 /// keeps a place with probability 0.7; where words come with it, it keeps what fits with 0.95 and moves what does not in
 /// the direction told with 0.8. What it writes anew is drawn again once if it is the worst answer's.
-#[derive(Debug)]
-struct Editor(Capabilities);
-
-impl Editor {
-    fn new() -> Editor {
-        Editor(Capabilities {
-            name: "editor".into(),
-            chat: false,
-            text: true,
-            seeds: true,
-            ..Capabilities::default()
-        })
-    }
-
-    fn write(&self, prompt: &str, rng: &mut impl Rng) -> String {
-        let of = |name: &str| prompt.lines().find(|line| line.starts_with(name));
-        let spec = of("layout").map(values).unwrap_or_default();
-        let (best, worst) = (of("best").map(values), of("worst").map(values));
-        let said: Vec<&str> =
-            of("said").map(|line| line.split_whitespace().skip(1).collect()).unwrap_or_default();
-        let mut places = vec![];
-        for (at, &want) in spec.iter().enumerate() {
-            let (old, bad) = (best.as_ref().and_then(|b| b.get(at)), worst.as_ref().and_then(|w| w.get(at)));
-            let mut anew = || if rng.random_bool(0.3) { want } else { rng.random_range(0..=MOST) };
-            let mut fresh = anew();
-            if Some(&fresh) == bad {
-                fresh = anew();
-            }
-            let chance: f64 = rng.random();
-            places.push(match (old, said.get(at).copied()) {
-                (Some(&old), Some("fits")) if chance < 0.95 => old,
-                (Some(&old), Some("low")) if chance < 0.8 && old < MOST => rng.random_range(old + 1..=MOST),
-                (Some(&old), Some("high")) if chance < 0.8 && old > 0 => rng.random_range(0..old),
-                (Some(&old), None) if chance < 0.7 => old,
-                _ => fresh,
-            });
-        }
-        line("layout", &places)
-    }
+fn editor() -> Scripted<fn(&str, &mut ChaCha8Rng) -> String> {
+    Scripted::new("editor", written)
 }
 
-impl LanguageModel for Editor {
-    fn capabilities(&self) -> &Capabilities {
-        &self.0
+fn written(prompt: &str, rng: &mut ChaCha8Rng) -> String {
+    let of = |name: &str| prompt.lines().find(|line| line.starts_with(name));
+    let spec = of("layout").map(values).unwrap_or_default();
+    let (best, worst) = (of("best").map(values), of("worst").map(values));
+    let said: Vec<&str> =
+        of("said").map(|line| line.split_whitespace().skip(1).collect()).unwrap_or_default();
+    let mut places = vec![];
+    for (at, &want) in spec.iter().enumerate() {
+        let (old, bad) = (best.as_ref().and_then(|b| b.get(at)), worst.as_ref().and_then(|w| w.get(at)));
+        let mut anew = || if rng.random_bool(0.3) { want } else { rng.random_range(0..=MOST) };
+        let mut fresh = anew();
+        if Some(&fresh) == bad {
+            fresh = anew();
+        }
+        let chance: f64 = rng.random();
+        places.push(match (old, said.get(at).copied()) {
+            (Some(&old), Some("fits")) if chance < 0.95 => old,
+            (Some(&old), Some("low")) if chance < 0.8 && old < MOST => rng.random_range(old + 1..=MOST),
+            (Some(&old), Some("high")) if chance < 0.8 && old > 0 => rng.random_range(0..old),
+            (Some(&old), None) if chance < 0.7 => old,
+            _ => fresh,
+        });
     }
-
-    fn generate(
-        &self,
-        requests: &[GenerateRequest],
-        _: &mut dyn FnMut(Event),
-    ) -> hone_lm::Result<Vec<hone_lm::Result<Generation>>> {
-        let answer = |request: &GenerateRequest| {
-            let Prompt::Text(prompt) = &request.prompt else {
-                return Err(hone_lm::Error::Empty { index: 0, what: "prompt" });
-            };
-            let seed = request.sampling.seed.unwrap_or(0);
-            let sample = |at: usize| Sample {
-                text: self.write(prompt, &mut rng(seed, &format!("sample {at}"))),
-                message: None,
-                tokens: None,
-                finish: FinishReason::Stop,
-            };
-            Ok(Generation {
-                samples: (0..request.n).map(sample).collect(),
-                usage: Usage::default(),
-                cost: None,
-                timings: Timings::default(),
-                model: "editor".into(),
-                attempts: 1,
-                raw: None,
-            })
-        };
-        Ok(requests.iter().map(answer).collect())
-    }
-
-    fn score(&self, _: &[ScoreRequest]) -> hone_lm::Result<Vec<hone_lm::Result<Scored>>> {
-        Ok(vec![])
-    }
-
-    fn embed(&self, _: &[String]) -> hone_lm::Result<Vec<Vec<f32>>> {
-        Ok(vec![])
-    }
+    line("layout", &places)
 }
 
 fn records(seed: u64) -> Vec<Record> {
@@ -190,7 +136,7 @@ pub(super) fn traces(own: &Iad, verify: Verify, seed: u64) -> Result<Vec<Trace>>
         Verify::Exact => exact(),
         degraded => {
             let single = decode(
-                &Editor::new(),
+                &editor(),
                 &*exact(),
                 &records,
                 Cost::default(),
@@ -207,7 +153,7 @@ pub(super) fn traces(own: &Iad, verify: Verify, seed: u64) -> Result<Vec<Trace>>
             Box::new(Degraded { critic: exact(), noise, threshold })
         }
     };
-    decode(&Editor::new(), &*critic, &records, Cost::default(), own, seed)
+    decode(&editor(), &*critic, &records, Cost::default(), own, seed)
 }
 
 /// Mean true score of the kept answers: by the exact oracle, whatever the verifier said.

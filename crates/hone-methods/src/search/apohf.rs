@@ -55,24 +55,21 @@ method! {
     /// The favourite stands left or right by a coin, so that people cannot learn its place. Double Thompson sampling reports
     /// by the mean of its networks. The linear bandit starts at 0 and has the same penalty.
     /// # Claim
-    /// Of 200 candidates with embeddings of 32 numbers and utility `a·x + cos(3 b·x)`, means and 95 % intervals over five
-    /// seeds, in deviations of the utility, with 30 training steps at a rate of 3e-2. After 150 choices APOHF is ahead of random
-    /// search, +1.86 ± 1.07 (`claim_beats_random`), and of double Thompson sampling, +0.73 ± 0.62
-    /// (`claim_beats_double_thompson`). Among 200 instructions for a solver of fixed rules, embedded by the built-in model, 80
-    /// choices find one of the ten best in 0.84 ± 0.21 more of the tasks than random search
-    /// (`claim_finds_good_instructions`).
+    /// Of 200 candidates with embeddings of 32 numbers and utility `a·x + cos(3 b·x)`, with 30 training steps at a rate of
+    /// 3e-2; means and 95 % intervals over five seeds of three benches each, in deviations of the utility. After 150 choices
+    /// APOHF is ahead of random search, +1.73 ± 0.87 (`claim_beats_random`), and of double Thompson sampling, +0.73 ± 0.42
+    /// (`claim_beats_double_thompson`); the linear bandit is ahead of the better of both, +0.67 ± 0.37
+    /// (`claim_linear_comes_second`). On the way exploration gives +0.75 ± 0.24 (`claim_exploration_helps`), bounds instead of a
+    /// random second +0.26 ± 0.19 (`claim_bounds_beat_chance`). One network for ten queries: +0.060 ± 0.053
+    /// (`claim_sharing_helps`). Among 200 instructions for a solver of fixed rules, embedded by the built-in model, 80 choices
+    /// find one of the ten best in 0.80 ± 0.18 more of the tasks than random search (`claim_finds_good_instructions`).
     ///
-    /// Same direction as in the paper, but not certain at five seeds: ahead of the linear bandit, +0.16 ± 0.66
-    /// (`claim_beats_linear`), which is ahead of the better of the other two, +0.57 ± 0.75 (`claim_linear_comes_second`);
-    /// exploration, +0.92 ± 0.97 (`claim_exploration_helps`), and bounds against a random second, +0.27 ± 0.39
-    /// (`claim_bounds_beat_chance`); one network for ten queries, +0.07 ± 0.15 (`claim_sharing_helps`); pairs that never met
-    /// ordered right, +0.03 ± 0.06 (`claim_preferences_get_better`). With a linear utility both are level, +0.01 ± 0.24
-    /// (`claim_linear_wins_where_it_fits`).
-    ///
-    /// Not shown: at magnitude 1 the linear bandit is ahead (`claim_ranking_survives_noise`, −1.08 ± 1.51), since 150 noisy choices
-    /// are learnt by heart by a network of 2,000 weights; with 100 steps of 1e-2 it was the same. And a lower magnitude does
-    /// not slow double Thompson sampling, which has hardly begun (`claim_noise_slows`, +0.01 ± 0.68). With utilities
-    /// `(a·x)(1 + b·x)` and `(a·x)²`, tried first, APOHF and the linear bandit found the same candidate.
+    /// Not shown: a lead over the linear bandit, +0.06 ± 0.22 (`claim_beats_linear`), which finds the same candidate in most
+    /// benches, as with the utilities `(a·x)(1 + b·x)` and `(a·x)²` that were tried first; its lead where the utility is
+    /// linear, +0.01 ± 0.15 (`claim_linear_wins_where_it_fits`); pairs that never met ordered better with more choices,
+    /// +0.014 ± 0.016 (`claim_preferences_get_better`), since choices gather round the best; and what a magnitude of 1 costs,
+    /// +0.34 ± 0.36 (`claim_noise_slows`). At that magnitude the linear bandit is ahead, by 1.40 ± 0.87
+    /// (`claim_ranking_survives_noise`): a network of 2,000 weights learns 150 noisy choices by heart.
     /// # Source
     /// Lin, Dai, Verma, Ng, Jaillet, Low, arXiv:2405.17346; code xqlin98/APOHF (MIT), read and not copied.
     pub static APOHF: Method = Method {
@@ -136,8 +133,8 @@ method! {
             },
             Claim {
                 name: "claim_noise_slows",
-                says: "Choices that follow the utility less closely slow every learner.",
-                metric: "utility of the reported candidate at magnitude 10, mean after 25, 50 and 150 choices; the least gain of the three learners",
+                says: "Choices that follow the utility less closely slow both learners.",
+                metric: "utility of the reported candidate at magnitude 10, mean after 25, 50 and 150 choices; the smaller gain of APOHF's and the linear bandit's",
                 baseline: "magnitude 1",
                 effect: claims::noise_slows,
             },
@@ -570,13 +567,6 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// For a claim that is not certain at five seeds (see the comment above): a change that makes it hold, or fail by far, is
-    /// to be noticed.
-    fn near(effect: fn(u64) -> Result<f64>, range: std::ops::Range<f64>) {
-        let (mean, _, values) = bench::over_seeds(effect, 5).unwrap();
-        assert!(range.contains(&mean), "effect {mean:.4}, per seed {values:?}");
-    }
-
     const QUICK: &str = "rounds = 8\nsteps = 5\nfirst_pairs = 3\n";
 
     #[test]
@@ -659,7 +649,7 @@ mod tests {
 
     #[test]
     fn claim_beats_linear() {
-        near(claims::beats_linear, -0.5..0.9);
+        bench::assert_near(claims::beats_linear, -0.2..0.35);
     }
 
     #[test]
@@ -674,22 +664,22 @@ mod tests {
 
     #[test]
     fn claim_linear_comes_second() {
-        near(claims::linear_comes_second, -0.2..1.4);
+        bench::assert_holds(claims::linear_comes_second, 5);
     }
 
     #[test]
     fn claim_linear_wins_where_it_fits() {
-        near(claims::linear_wins_where_it_fits, -0.3..0.3);
+        bench::assert_near(claims::linear_wins_where_it_fits, -0.2..0.25);
     }
 
     #[test]
     fn claim_exploration_helps() {
-        near(claims::exploration_helps, 0.0..1.9);
+        bench::assert_holds(claims::exploration_helps, 5);
     }
 
     #[test]
     fn claim_bounds_beat_chance() {
-        near(claims::bounds_beat_chance, -0.2..0.7);
+        bench::assert_holds(claims::bounds_beat_chance, 5);
     }
 
     #[test]
@@ -699,21 +689,21 @@ mod tests {
 
     #[test]
     fn claim_noise_slows() {
-        near(claims::noise_slows, -0.7..0.7);
+        bench::assert_near(claims::noise_slows, 0.0..0.75);
     }
 
     #[test]
     fn claim_ranking_survives_noise() {
-        near(claims::ranking_survives_noise, -2.4..0.4);
+        bench::assert_near(claims::ranking_survives_noise, -2.4..-0.3);
     }
 
     #[test]
     fn claim_sharing_helps() {
-        near(claims::sharing_helps, -0.1..0.3);
+        bench::assert_holds(claims::sharing_helps, 5);
     }
 
     #[test]
     fn claim_preferences_get_better() {
-        near(claims::preferences_get_better, -0.05..0.15);
+        bench::assert_near(claims::preferences_get_better, -0.02..0.05);
     }
 }

@@ -15,13 +15,16 @@ use super::candidates::Candidate;
 use super::people::Taste;
 use super::session::{Chooser, Meeting, Said, groups};
 use super::{Apohf, Learner, Person, Second};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Candidates, numbers of an embedding, choices in all, and choices between two looks at the learner.
 const ARMS: usize = 200;
 const WIDTH: usize = 32;
 const BITS: usize = 150;
 const LOOK: usize = 25;
+
+/// Benches of a seed, whose figures are averaged: one search is mostly luck.
+const BENCHES: u64 = 3;
 
 /// Queries of the claim on responses, each with 20 of the candidates.
 const QUERIES: usize = 10;
@@ -162,9 +165,19 @@ fn course(world: World, rules: Rules, magnitude: f64, seed: u64) -> Result<Arc<C
     Ok(course)
 }
 
-/// Utility after all choices on the curved bench at magnitude 10.
+/// What is looked at of a search, mean over the benches of a seed.
+fn figure(world: World, rules: &Rules, magnitude: f64, seed: u64, look: fn(&Course) -> f64) -> Result<f64> {
+    let of = |bench| Ok(look(&*course(world, rules.clone(), magnitude, BENCHES * seed + bench)?));
+    Ok(mean(&(0..BENCHES).map(of).collect::<Result<Vec<_>>>()?))
+}
+
+fn at_the_end(course: &Course) -> f64 {
+    course.after(BITS)
+}
+
+/// Utility after all choices on the curved benches at magnitude 10.
 fn curved(learner: Learner, seed: u64) -> Result<f64> {
-    Ok(course(World::Curved, rules(learner), 10.0, seed)?.after(BITS))
+    figure(World::Curved, &rules(learner), 10.0, seed, at_the_end)
 }
 
 pub(super) fn beats_linear(seed: u64) -> Result<f64> {
@@ -185,13 +198,13 @@ pub(super) fn linear_comes_second(seed: u64) -> Result<f64> {
 }
 
 pub(super) fn linear_wins_where_it_fits(seed: u64) -> Result<f64> {
-    let of = |learner| Ok::<f64, Error>(course(World::Linear, rules(learner), 10.0, seed)?.on_the_way());
+    let of = |learner| figure(World::Linear, &rules(learner), 10.0, seed, Course::on_the_way);
     Ok(of(Learner::Linear)? - of(Learner::Neural)?)
 }
 
 fn against(other: Rules, seed: u64) -> Result<f64> {
-    let of = |rules| Ok::<f64, Error>(course(World::Curved, rules, 10.0, seed)?.on_the_way());
-    Ok(of(rules(Learner::Neural))? - of(other)?)
+    let of = |rules: &Rules| figure(World::Curved, rules, 10.0, seed, Course::on_the_way);
+    Ok(of(&rules(Learner::Neural))? - of(&other)?)
 }
 
 pub(super) fn exploration_helps(seed: u64) -> Result<f64> {
@@ -204,28 +217,33 @@ pub(super) fn bounds_beat_chance(seed: u64) -> Result<f64> {
 
 pub(super) fn noise_slows(seed: u64) -> Result<f64> {
     let mut least = f64::INFINITY;
-    for learner in [Learner::Neural, Learner::Linear, Learner::DoubleThompson] {
-        let at = |magnitude| {
-            Ok::<f64, Error>(course(World::Curved, rules(learner), magnitude, seed)?.on_the_way())
-        };
+    for learner in [Learner::Neural, Learner::Linear] {
+        let at = |magnitude| figure(World::Curved, &rules(learner), magnitude, seed, Course::on_the_way);
         least = least.min(at(10.0)? - at(1.0)?);
     }
     Ok(least)
 }
 
 pub(super) fn ranking_survives_noise(seed: u64) -> Result<f64> {
-    let of = |learner| Ok::<f64, Error>(course(World::Curved, rules(learner), 1.0, seed)?.after(BITS));
+    let of = |learner| figure(World::Curved, &rules(learner), 1.0, seed, at_the_end);
     Ok(of(Learner::Neural)? - of(Learner::Linear)?)
 }
 
 pub(super) fn preferences_get_better(seed: u64) -> Result<f64> {
-    let course = course(World::Curved, rules(Learner::Neural), 10.0, seed)?;
-    let at = |look: usize| course.ordered.get(look).copied().unwrap_or(f64::NAN);
-    Ok(at(BITS / LOOK - 1) - at(0))
+    let gain = |course: &Course| {
+        let at = |look: usize| course.ordered.get(look).copied().unwrap_or(f64::NAN);
+        at(BITS / LOOK - 1) - at(0)
+    };
+    figure(World::Curved, &rules(Learner::Neural), 10.0, seed, gain)
+}
+
+pub(super) fn sharing_helps(seed: u64) -> Result<f64> {
+    let gains = (0..BENCHES).map(|bench| shared_gain(BENCHES * seed + bench));
+    Ok(mean(&gains.collect::<Result<Vec<_>>>()?))
 }
 
 /// Mean utility of the responses reported for each query, with one learner for all queries less with one for each.
-pub(super) fn sharing_helps(seed: u64) -> Result<f64> {
+fn shared_gain(seed: u64) -> Result<f64> {
     let bench = Bench::new(World::Curved, QUERIES, seed);
     let queries = groups(&bench.candidates);
     let embeddings: Vec<Vec<f32>> = bench.candidates.iter().map(|c| c.embedding.clone()).collect();
