@@ -495,7 +495,7 @@ pub(crate) fn assert_holds(effect: fn(u64) -> Result<f64>, seeds: u64) {
 /// it hold, or fail by far, is to be noticed.
 #[cfg(test)]
 #[track_caller]
-pub(crate) fn assert_near(effect: fn(u64) -> Result<f64>, range: std::ops::Range<f64>) {
+pub(crate) fn assert_measured(effect: fn(u64) -> Result<f64>, range: std::ops::Range<f64>) {
     let (mean, _, values) = over_seeds(effect, 5).unwrap();
     assert!(range.contains(&mean), "effect {mean:.4}, per seed {values:?}");
 }

@@ -649,7 +649,7 @@ mod tests {
 
     #[test]
     fn claim_beats_linear() {
-        bench::assert_near(claims::beats_linear, -0.2..0.35);
+        bench::assert_measured(claims::beats_linear, -0.2..0.35);
     }
 
     #[test]
@@ -669,7 +669,7 @@ mod tests {
 
     #[test]
     fn claim_linear_wins_where_it_fits() {
-        bench::assert_near(claims::linear_wins_where_it_fits, -0.2..0.25);
+        bench::assert_measured(claims::linear_wins_where_it_fits, -0.2..0.25);
     }
 
     #[test]
@@ -689,12 +689,12 @@ mod tests {
 
     #[test]
     fn claim_noise_slows() {
-        bench::assert_near(claims::noise_slows, 0.0..0.75);
+        bench::assert_measured(claims::noise_slows, 0.0..0.75);
     }
 
     #[test]
     fn claim_ranking_survives_noise() {
-        bench::assert_near(claims::ranking_survives_noise, -2.4..-0.3);
+        bench::assert_measured(claims::ranking_survives_noise, -2.4..-0.3);
     }
 
     #[test]
@@ -704,6 +704,6 @@ mod tests {
 
     #[test]
     fn claim_preferences_get_better() {
-        bench::assert_near(claims::preferences_get_better, -0.02..0.05);
+        bench::assert_measured(claims::preferences_get_better, -0.02..0.05);
     }
 }
