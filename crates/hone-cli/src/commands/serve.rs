@@ -175,7 +175,7 @@ fn settings(args: Args) -> Result<Config> {
     }
     if config.backends.is_empty() {
         bail!(
-            "needs something that answers: --upstream URL, --model DIR (or --model tiny), or a [[backend]] in --config"
+            "needed something that answers: --upstream URL, --model DIR (or --model tiny), or a [[backend]] in --config"
         );
     }
     Ok(config)
