@@ -387,6 +387,40 @@ fn a_log_that_cannot_feed_a_method_says_what_it_could_feed() {
     assert!(refused.contains("the nearest is `dpo`"), "{refused}");
 }
 
+/// What each method says of a log that holds nothing it can learn from: which shape it needs, how much of what is there in
+/// how many records, and who could use that.
+#[test]
+fn every_method_names_what_a_log_lacks() {
+    let (bench, folder) = (Bench::new(7).unwrap(), tempfile::tempdir().unwrap());
+    let logs = [
+        ("thumb", bench.thumbs(100, "thumbs")),
+        ("step", bench.marks(100, "steps", true)),
+        ("span", bench.marks(100, "spans", false)),
+    ];
+    let mut seen = 0;
+    for method in crate::catalogue::METHODS {
+        let feeds = |records: &[Record]| records.iter().any(|record| method.needs.fed_by(record));
+        let Some((form, records)) = logs.iter().find(|(_, records)| !feeds(records)) else {
+            // Prompts are in every log.
+            assert!(matches!(method.needs, Needs::Prompts | Needs::Rules), "{}", method.id);
+            continue;
+        };
+        let mut settings = settings(&bench, folder.path(), records);
+        (settings.methods, settings.recipes) = (vec![method.id.into()], vec![]);
+        let refused = Run::prepare(settings, folder.path(), false, "hone".into(), quiet());
+        let refused = refused.err().map(|error| error.to_string()).unwrap_or_default();
+        let begins = format!("method `{}`: needs {}, got ", method.id, method.needs.name());
+        assert!(refused.starts_with(&begins), "{}: {refused}", method.id);
+        let count = refused[begins.len()..].split(' ').next().and_then(|count| count.parse::<usize>().ok());
+        assert!(count.is_some_and(|count| count > 0), "{refused}");
+        for part in [format!(" of {form} in "), " records; it could feed ".to_string()] {
+            assert!(refused.contains(&part), "{}: {part} not in {refused}", method.id);
+        }
+        seen += 1;
+    }
+    assert!(seen >= 30, "{seen}");
+}
+
 #[test]
 fn a_small_budget_means_fewer_steps() {
     let (bench, folder) = (Bench::new(8).unwrap(), tempfile::tempdir().unwrap());
