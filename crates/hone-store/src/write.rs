@@ -274,8 +274,10 @@ impl<'a> Tx<'a> {
 
     fn last_places(&mut self, seqs: &[i64]) -> Result<HashMap<i64, i64>> {
         let keys: Vec<Value> = seqs.iter().map(|seq| Value::Int(*seq)).collect();
-        let select = "SELECT exchange, max(place) FROM feedback WHERE exchange";
-        let rows = self.sql.find(select, &keys, "GROUP BY exchange")?;
+        // The last entry of the index for each; a grouped maximum would read all that was ever said of it.
+        let select = "SELECT seq, coalesce((SELECT max(place) FROM feedback WHERE exchange = e.seq), 0) \
+                      FROM exchange e WHERE seq";
+        let rows = self.sql.find(select, &keys, "")?;
         Ok(rows.iter().map(|row| (row.int(0), row.int(1))).collect())
     }
 

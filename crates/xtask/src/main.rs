@@ -107,7 +107,8 @@ fn peers(scripts: &[String]) -> Result<()> {
     }
     // The service is called by the official client.
     let client = ["test", "-q", "-p", "hone-server", "--test", "service", "python::"];
-    let status = Command::new("cargo").args(client).env("HONE_PYTHON", &python).current_dir(root()).status()?;
+    let status =
+        Command::new("cargo").args(client).env("HONE_PYTHON", &python).current_dir(root()).status()?;
     ensure!(status.success(), "the `openai` client does not work against the service");
     let default = vec!["exact.py".to_string()];
     for script in if scripts.is_empty() { &default } else { scripts } {
