@@ -76,7 +76,9 @@ async fn load(url: &str, clients: usize, seconds: f64, rate: Option<f64>) -> Res
                 if from >= end {
                     break;
                 }
-                let sent = client.post(&url).header("authorization", "Bearer sk-1").json(&body(call)).send().await;
+                let asked = client.post(&url).header("authorization", "Bearer sk-1");
+                let asked = asked.header("content-type", "application/json").body(body(call).to_string());
+                let sent = asked.send().await;
                 let good = match sent {
                     Ok(response) => response.status().is_success() && response.bytes().await.is_ok(),
                     Err(_) => false,
