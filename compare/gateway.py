@@ -51,6 +51,7 @@ def main():
     args = parser.parse_args()
     load_program = f"{args.release}/examples/gateway_load"
     environment = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()}
+    environment["LITELLM_MASTER_KEY"] = "sk-1"  # it does not start without one; the load sends it
     running, folder = [], tempfile.TemporaryDirectory()
 
     def start(*command, **more):
